@@ -1,0 +1,1 @@
+"""Installing and running the platform. `local` runs it as processes of this machine, with no cluster at all."""

@@ -1,0 +1,134 @@
+"""Detached processes, known by pid and start time: a pid that was given to another program is never signalled."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from platformctl.deploy.files import write_private
+from platformctl.errors import StoreError
+
+__all__ = ["Process", "Records", "alive", "last_lines", "spawn", "stop"]
+
+
+@dataclass(frozen=True)
+class Process:
+    """`started`: clock ticks after boot, field 22 of /proc/PID/stat (proc(5)); `mark`: a part of its command line."""
+
+    name: str
+    pid: int
+    started: int
+    mark: str
+
+
+def spawn(name: str, command: Sequence[str], log: Path, mark: str) -> Process:
+    """Start `command` in a session of its own, so that Ctrl-C here does not reach it; its output goes to `log`."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        child = subprocess.Popen(
+            list(command), stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True
+        )
+    finally:
+        os.close(descriptor)
+    child.returncode = 0  # it outlives us, and is watched by its pid: Popen must not warn about that
+    return Process(name, child.pid, _started(child.pid) or 0, mark)
+
+
+def alive(process: Process) -> bool:
+    """Whether this very process runs; a zombie does not."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(process.pid, os.WNOHANG)  # our own child would stay a zombie
+    if _started(process.pid) != process.started:
+        return False
+    try:
+        command = Path(f"/proc/{process.pid}/cmdline").read_bytes().replace(b"\0", b" ")
+    except OSError:
+        return False
+    return process.mark.encode() in command
+
+
+def stop(
+    processes: Iterable[Process],
+    *,
+    grace: float,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[str]:
+    """SIGTERM to all, SIGKILL to those left after `grace` seconds. Returns the names of the killed ones."""
+    left = [process for process in processes if alive(process)]
+    for process in left:
+        _signal(process, signal.SIGTERM)
+    deadline = clock() + grace
+    while (left := [process for process in left if alive(process)]) and clock() < deadline:
+        sleep(0.02)
+    for process in left:
+        _signal(process, signal.SIGKILL)
+    killed = [process.name for process in left]
+    deadline = clock() + 5.0
+    while (left := [process for process in left if alive(process)]) and clock() < deadline:
+        sleep(0.02)
+    return killed
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, number)
+
+
+def _started(pid: int) -> int | None:
+    """The start time of a running process, None when there is none or it is a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="latin-1")
+    except OSError:
+        return None
+    # The second field, the name in parentheses, may itself hold spaces and parentheses.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def last_lines(log: Path, count: int = 5) -> str:
+    """The end of a log, for an error message; "" when there is none."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-count:])
+
+
+class Records:
+    """processes.json: written after each start, so that even a killed `up` leaves nothing that `down` can't find."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known: dict[str, Process] = {}
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8"))
+            self.known = {row["name"]: Process(**row) for row in rows}
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, TypeError, KeyError) as e:
+            raise StoreError(
+                f"{path} cannot be read: {e}", hint="Stop the processes by hand, and delete the file."
+            ) from e
+
+    def running(self) -> dict[str, Process]:
+        return {name: process for name, process in self.known.items() if alive(process)}
+
+    def add(self, process: Process) -> None:
+        self.known[process.name] = process
+        self._write()
+
+    def forget(self, names: Iterable[str]) -> None:
+        for name in list(names):
+            self.known.pop(name, None)
+        self._write()
+
+    def _write(self) -> None:
+        write_private(self.path, json.dumps([asdict(process) for process in self.known.values()], indent=1) + "\n")

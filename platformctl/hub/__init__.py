@@ -1,0 +1,1 @@
+"""The hub: tunnel server, registry, router and control API."""

@@ -1,0 +1,1 @@
+"""The only sockets, TLS and WebSockets of the project."""

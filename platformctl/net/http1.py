@@ -1,0 +1,426 @@
+"""The server side of an HTTP/1.1 connection: heads, bodies, pipelining, timeouts; one exchange at a time.
+
+Bytes go to the current `Exchange` (hub/ingress proxies, net/asgi answers locally); what the client sends beyond it waits
+unparsed, with reading paused, so a pipeline costs no more memory than one read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+from platformctl.errors import HeadError
+from platformctl.net.deadlines import NEVER, Deadlines
+from platformctl.net.problem import render_http1
+from platformctl.wire.chunked import ChunkedDecoder
+from platformctl.wire.frames import UNKNOWN_LENGTH
+from platformctl.wire.heads import MAX_REQUEST_HEAD, RequestHead, parse_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Pipelined bytes that may wait behind an exchange before reading pauses.
+MAX_PIPELINED: Final = 64 * 1024
+# How much of a body that nobody wants is read to keep a connection, and for how long (RFC 9112 9.6: lingering close).
+MAX_DISCARDED: Final = 1024 * 1024
+LINGER_SECONDS: Final = 5.0
+# nginx and envoy buffer about as much per connection before they push back.
+WRITE_HIGH: Final = 256 * 1024
+
+_HEAD: Final = 0
+_FIXED: Final = 1
+_CHUNKED: Final = 2
+_RAW: Final = 3
+_DISCARD: Final = 4
+
+
+class Exchange(Protocol):
+    """One request and its response, seen from the connection. `answered`: `finish` has been called for this request."""
+
+    answered: bool
+
+    def on_body(self, data: bytes) -> None: ...
+    def on_body_end(self, trailers: bytes) -> None: ...
+    def on_client_writable(self) -> None: ...
+    def on_client_blocked(self) -> None: ...
+    def on_gone(self) -> None: ...
+    def on_timeout(self, now: float) -> None: ...
+
+
+class Handler(Protocol):
+    """Starts exchanges for one connection."""
+
+    def begin(self, request: RequestHead, raw: bytes) -> Exchange: ...
+    def repeat(self) -> Exchange | None: ...
+    def closed(self) -> None: ...
+
+
+@dataclass
+class ServerOptions:
+    """What all connections of a listener share. Seconds. `draining` answers every request with `Connection: close`."""
+
+    deadlines: Deadlines
+    head_timeout: float = 10.0
+    idle_timeout: float = 75.0
+    draining: bool = False
+    connections: set[HttpConnection] = field(default_factory=set)
+
+
+class HttpConnection(asyncio.Protocol):
+    """One client connection.
+
+    Attributes:
+        memo: the bytes of the last body-less request head, when the handler can repeat it without parsing.
+        deadline: see net/deadlines.
+        blocked: the transport's buffer is over its high-water mark.
+    """
+
+    __slots__ = (
+        "_body_left",
+        "_buffer",
+        "_decoder",
+        "_dispatching",
+        "_discarded",
+        "_paused",
+        "_state",
+        "blocked",
+        "deadline",
+        "exchange",
+        "handler",
+        "memo",
+        "options",
+        "peer",
+        "secure",
+        "transport",
+    )
+
+    def __init__(self, options: ServerOptions, make_handler: Callable[[HttpConnection], Handler]) -> None:
+        self.options = options
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set in connection_made
+        self.peer = ""
+        self.secure = False
+        self.exchange: Exchange | None = None
+        self.blocked = False
+        self.deadline = NEVER
+        self.memo = b""
+        self._state = _HEAD
+        self._buffer = b""
+        self._body_left = 0
+        self._decoder: ChunkedDecoder | None = None
+        self._paused = False
+        self._discarded = 0
+        self._dispatching = False
+        self.handler = make_handler(self)
+
+    # ---- asyncio.Protocol ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+        self.transport.set_write_buffer_limits(WRITE_HIGH)
+        address = transport.get_extra_info("peername")
+        self.peer = str(address[0]) if address else ""
+        self.secure = transport.get_extra_info("ssl_object") is not None
+        self.options.connections.add(self)
+        self.options.deadlines.members.add(self)
+        self.deadline = time.monotonic() + self.options.head_timeout
+
+    @property
+    def tls(self) -> ssl.SSLObject | None:
+        return self.transport.get_extra_info("ssl_object")  # type: ignore[no-any-return]
+
+    def data_received(self, data: bytes) -> None:
+        state = self._state
+        if state == _HEAD:
+            if self.exchange is not None:
+                self._hold(data)
+            elif data == self.memo and not self._buffer:
+                self._dispatching = True
+                exchange = self.handler.repeat()
+                self._dispatching = False
+                if exchange is None:
+                    self._on_head(data)
+                elif not exchange.answered:
+                    self.exchange = exchange
+            else:
+                self._buffer += data
+                self._advance()
+        else:
+            self._on_body(data)
+
+    def eof_received(self) -> bool:
+        exchange = self.exchange
+        if self._state == _RAW and exchange is not None and not self.secure:
+            exchange.on_body_end(b"")
+            return True  # half-closed: the other direction goes on
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.options.connections.discard(self)
+        self.options.deadlines.members.discard(self)
+        exchange, self.exchange = self.exchange, None
+        self._state = _DISCARD
+        if exchange is not None:
+            exchange.on_gone()
+        self.handler.closed()
+
+    def pause_writing(self) -> None:
+        self.blocked = True
+        if self.exchange is not None:
+            self.exchange.on_client_blocked()
+
+    def resume_writing(self) -> None:
+        self.blocked = False
+        if self.exchange is not None:
+            self.exchange.on_client_writable()
+
+    # ---- for exchanges -------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Stop reading: the request body has nowhere to go."""
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
+
+    def go_raw(self) -> None:
+        """An upgrade or CONNECT was accepted: from here on bytes are bytes."""
+        self._state = _RAW
+        self.deadline = NEVER
+        if self._buffer and self.exchange is not None:
+            data, self._buffer = self._buffer, b""
+            self.exchange.on_body(data)
+        self.resume()
+
+    @property
+    def reading_body(self) -> bool:
+        """The request body has not been read to its end yet."""
+        return self._state in (_FIXED, _CHUNKED)
+
+    def finish(self, keep_alive: bool) -> None:
+        """The response has been written. The connection goes on to the next request, or closes."""
+        self.exchange = None
+        transport = self.transport
+        if transport.is_closing():
+            return
+        if not keep_alive:
+            if self.reading_body:
+                self._linger()
+            else:
+                transport.close()
+            return
+        if self.reading_body:
+            # The response came early: read what is left of the body, within bounds, to keep the connection.
+            self._discarded = 0
+            self.deadline = time.monotonic() + LINGER_SECONDS
+        else:
+            self.deadline = time.monotonic() + self.options.idle_timeout
+        if self._paused:
+            self.resume()
+        if self._buffer and not self._dispatching:
+            self._advance()
+
+    def abort(self) -> None:
+        """Cut the connection: the client must see that the response is not complete."""
+        self.exchange = None
+        self.transport.abort()
+
+    def refuse(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        hint: str = "",
+        request_id: str = "",
+        retry_after: float | None = None,
+        close: bool = True,
+        head_only: bool = False,
+        headers: list[tuple[str, str]] | None = None,
+    ) -> None:
+        """Answer with a problem (RFC 9457); the caller then calls `finish(not close)`."""
+        self.transport.write(
+            render_http1(
+                status,
+                code,
+                detail,
+                hint=hint,
+                request_id=request_id,
+                retry_after=retry_after,
+                close=close,
+                head_only=head_only,
+                headers=headers or (),
+            )
+        )
+
+    # ---- heads ---------------------------------------------------------------------------------------------------
+
+    def _hold(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) > MAX_PIPELINED:
+            self.pause()
+
+    def _on_head(self, data: bytes) -> None:
+        start = 0
+        while data.startswith(b"\r\n", start) and start < 8:  # RFC 9112 2.2: tolerate empty lines before a request
+            start += 2
+        end = data.find(b"\r\n\r\n", start)
+        if end < 0:
+            self._on_partial(data[start:] if start else data)
+            return
+        end += 4
+        raw = data if start == 0 and end == len(data) else data[start:end]
+        try:
+            request = parse_request(raw)
+        except HeadError as e:
+            self._refuse_head(e)
+            return
+        length = request.body_length
+        if length == UNKNOWN_LENGTH:
+            self._state = _CHUNKED
+            self._decoder = ChunkedDecoder()
+        elif length:
+            self._state = _FIXED
+            self._body_left = length
+        else:
+            self._buffer = data[end:] if end != len(data) else b""
+        self.deadline = NEVER
+        self._dispatching = True
+        exchange = self.handler.begin(request, raw)
+        self._dispatching = False
+        if not exchange.answered:
+            self.exchange = exchange
+            if len(self._buffer) > MAX_PIPELINED:
+                self.pause()
+        if length and end != len(data):
+            self._on_body(data[end:])
+
+    def _advance(self) -> None:
+        """Start what has been read already; a loop, for a pipeline must not become a recursion."""
+        while self._buffer and self._state == _HEAD and self.exchange is None and not self.transport.is_closing():
+            data, self._buffer = self._buffer, b""
+            self._on_head(data)
+            if self._buffer == data:
+                return  # not complete yet
+
+    def _on_partial(self, data: bytes) -> None:
+        if len(data) > MAX_REQUEST_HEAD:
+            self._refuse_head(HeadError(431, "head-too-large", f"the request head is over {MAX_REQUEST_HEAD} bytes"))
+            return
+        if not self._buffer and self.exchange is None:
+            self.deadline = time.monotonic() + self.options.head_timeout
+        self._buffer = data
+        # A bare LF cannot become right by waiting for more.
+        if b"\n\n" in data or (b"\n" in data and b"\r\n" not in data):
+            self._refuse_head(HeadError(400, "bad-request", "the request head has a bare LF"))
+
+    def _refuse_head(self, error: HeadError) -> None:
+        self._buffer = b""
+        self._state = _DISCARD
+        self.refuse(error.status, error.code, str(error))
+        self._linger()
+
+    # ---- bodies --------------------------------------------------------------------------------------------------
+
+    def _on_body(self, data: bytes) -> None:
+        state = self._state
+        if state == _FIXED:
+            left = self._body_left - len(data)
+            rest = b""
+            if left < 0:
+                rest = data[left:]
+                data = data[:left]
+                left = 0
+            self._body_left = left
+            if left == 0:
+                self._state = _HEAD
+            self._deliver(data)
+            if left == 0:
+                self._body_end(b"", rest)
+        elif state == _CHUNKED:
+            self._on_chunked(data)
+        elif state == _RAW:
+            if self.exchange is not None:
+                self.exchange.on_body(data)
+        else:
+            self._discarded += len(data)
+            if self._discarded > MAX_DISCARDED:
+                self.transport.abort()
+
+    def _on_chunked(self, data: bytes) -> None:
+        decoder = self._decoder
+        assert decoder is not None
+        try:
+            pieces = decoder.feed(data)
+        except HeadError as e:
+            exchange, self.exchange = self.exchange, None
+            if exchange is not None:
+                exchange.on_gone()
+            self._refuse_head(e)
+            return
+        if decoder.done:
+            self._state = _HEAD
+            self._decoder = None
+        for piece in pieces:
+            self._deliver(piece)
+        if decoder.done:
+            self._body_end(decoder.trailers, decoder.rest)
+
+    def _deliver(self, data: bytes) -> None:
+        if self.exchange is not None:
+            self.exchange.on_body(data)
+            return
+        self._discarded += len(data)
+        if self._discarded > MAX_DISCARDED:
+            self.transport.abort()
+
+    def _body_end(self, trailers: bytes, rest: bytes) -> None:
+        exchange = self.exchange
+        if exchange is not None:
+            if rest:
+                self._hold(rest)
+            exchange.on_body_end(trailers)
+        elif not self.transport.is_closing():
+            self.deadline = time.monotonic() + self.options.idle_timeout
+            self._buffer = rest
+            if not self._dispatching:
+                self._advance()
+
+    # ---- ends ----------------------------------------------------------------------------------------------------
+
+    def _linger(self) -> None:
+        """Close so that the client still reads the answer: half-close, then discard for a moment (RFC 9112 9.6)."""
+        self._state = _DISCARD
+        self._discarded = 0
+        self.memo = b""
+        self.resume()
+        if self.secure or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.transport.write_eof()
+        self.deadline = time.monotonic() + LINGER_SECONDS
+
+    def on_deadline(self, now: float) -> None:
+        self.deadline = NEVER
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.on_timeout(now)
+        elif self._state == _HEAD and self._buffer:
+            self._refuse_head(HeadError(408, "head-timeout", "the request head did not come in time"))
+        elif self._state in (_HEAD, _RAW):
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+    def drain(self) -> None:
+        """The listener is closing: an idle connection ends now, a busy one after its response."""
+        if self.exchange is None and self._state == _HEAD and not self._buffer:
+            self.transport.close()
+
+

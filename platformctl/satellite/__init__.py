@@ -1,0 +1,1 @@
+"""The agent of a satellite: it dials out to every hub replica and relays to the backends that it exports."""

@@ -1,0 +1,142 @@
+"""Keep-alive connections to one backend: bounded, last used first, nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from platformctl.errors import ConfigError
+from platformctl.net.deadlines import Deadlines
+from platformctl.net.tasks import spawn
+from platformctl.satellite.backend_trust import backend_tls
+from platformctl.wire import frames
+
+if TYPE_CHECKING:
+    from platformctl.satellite.backend_http import HttpBackend, HttpCall
+    from platformctl.satellite.exports import Export
+
+# Shorter than the keep-alive of common servers (nginx 75 s, Apache 5 s is the exception that the retry covers).
+IDLE_SECONDS: Final = 55.0
+# Calls that may wait for a connection, for each connection that there may be.
+WAITERS_PER_CONNECTION: Final = 4
+
+
+class DialError(Exception):
+    """A backend could not be reached; `code` is the stream reset code that says why."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+async def dial(export: Export, factory: type[asyncio.Protocol] | object) -> tuple[asyncio.Transport, asyncio.Protocol]:
+    """Connect to a backend within its connect timeout, with its TLS if it has any. Raises DialError."""
+    loop = asyncio.get_running_loop()
+    backend = export.backend
+    try:
+        tls = backend_tls(export.trust) if backend.scheme == "https" else None
+        async with asyncio.timeout(export.spec.timeouts.connect):
+            connected: tuple[asyncio.Transport, asyncio.Protocol] = await loop.create_connection(
+                factory,  # type: ignore[arg-type]
+                backend.host,
+                backend.port,
+                ssl=tls.context if tls is not None else None,
+                server_hostname=(tls.server_name or backend.host) if tls is not None else None,
+            )
+    except TimeoutError as e:
+        raise DialError(frames.CONNECT_TIMEOUT, f"{backend} did not accept in time") from e
+    except (OSError, ConfigError) as e:  # ssl.SSLError is an OSError
+        raise DialError(frames.CONNECT_FAILED, f"{backend}: {e}") from e
+    transport, protocol = connected
+    if tls is not None:
+        try:
+            tls.check(transport.get_extra_info("ssl_object"))
+        except OSError as e:
+            transport.abort()
+            raise DialError(frames.CONNECT_FAILED, f"{backend}: {e}") from e
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return transport, protocol
+
+
+class BackendPool:
+    """The connections of one http export. `factory` makes the protocol of a new one."""
+
+    def __init__(self, export: Export, deadlines: Deadlines, factory: type[HttpBackend]) -> None:
+        self.export = export
+        self.deadlines = deadlines
+        self.inflight = 0
+        self.open = 0
+        self.closed = False
+        self._factory = factory
+        self._idle: list[HttpBackend] = []
+        self._waiting: deque[HttpCall] = deque()
+
+    def take(self) -> HttpBackend | None:
+        """An idle connection, the most recently used one, which is the least likely to be stale."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.transport.is_closing():
+                return connection
+        return None
+
+    def run(self, call: HttpCall) -> None:
+        """Give the call a connection: an idle one now, a new one, or the next that becomes free."""
+        connection = None if call.fresh else self.take()
+        if connection is not None:
+            connection.start(call)
+        elif self.open < self.export.connections:
+            self.open += 1
+            spawn(self._dial(call), "backend-dial")
+        elif len(self._waiting) < WAITERS_PER_CONNECTION * self.export.connections:
+            self._waiting.append(call)
+        else:
+            call.fail(frames.OVERLOADED)
+
+    def release(self, connection: HttpBackend) -> None:
+        """A connection is free and clean."""
+        while self._waiting:
+            call = self._waiting.popleft()
+            if not call.abandoned:
+                connection.start(call)
+                return
+        if self.closed:
+            connection.transport.close()
+            return
+        connection.deadline = time.monotonic() + IDLE_SECONDS
+        self._idle.append(connection)
+
+    def lost(self, connection: HttpBackend) -> None:
+        """A connection has ended; a waiting call may open one in its place."""
+        self.open -= 1
+        if connection in self._idle:
+            self._idle.remove(connection)
+        while self._waiting and self.open < self.export.connections:
+            call = self._waiting.popleft()
+            if not call.abandoned:
+                self.open += 1
+                spawn(self._dial(call), "backend-dial")
+
+    def close(self) -> None:
+        """No new idle connections; busy ones end with their calls."""
+        self.closed = True
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.transport.close()
+
+    async def _dial(self, call: HttpCall) -> None:
+        try:
+            _, connection = await dial(self.export, lambda: self._factory(self))
+        except DialError as e:
+            self.open -= 1
+            call.fail(e.code)
+            return
+        assert isinstance(connection, self._factory)
+        if call.abandoned:
+            self.release(connection)
+        else:
+            connection.start(call)

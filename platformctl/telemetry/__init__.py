@@ -1,0 +1,1 @@
+"""What the processes tell about themselves: metrics, the audit log, trace context, logs."""

@@ -1,0 +1,172 @@
+"""A report as JSON, JUnit XML, or a table for people; and the live line while it is made."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, ItemsView, Iterable
+from types import TracebackType
+from xml.etree import ElementTree
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from platformctl.errors import excerpt
+from platformctl.verify.model import CheckResult, Progress, Report, Status
+
+__all__ = ["LiveProgress", "render_json", "render_junit", "render_table"]
+
+MAX_TEXT = 1000
+_SIGNS: dict[Status, tuple[str, str]] = {"passed": ("✓", "green"), "failed": ("✗", "bold red"), "skipped": ("–", "dim")}
+_WARNED = ("!", "yellow")
+# XML 1.0 section 2.2: characters that no document may hold, however they are escaped.
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def render_json(report: Report) -> str:
+    return json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+
+def render_junit(report: Report) -> str:
+    """One test suite for each category, in the form that CI servers read."""
+    root = ElementTree.Element("testsuites", _counts(report.checks) | {"name": "platformctl verify"})
+    for category, results in _grouped(report.checks, lambda result: result.category):
+        suite = ElementTree.SubElement(root, "testsuite", _counts(results) | {"name": category})
+        for result in results:
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=f"verify.{category}", name=result.name, time=_seconds([result])
+            )
+            if result.status == "failed":
+                element = ElementTree.SubElement(case, "failure", message=_xml(result.detail))
+                element.text = _xml(f"{result.detail}\n{result.hint}".rstrip())
+            elif result.status == "skipped":
+                ElementTree.SubElement(case, "skipped", message=_xml(result.detail))
+            else:
+                ElementTree.SubElement(case, "system-out").text = _xml(f"{result.detail}\n{result.hint}".rstrip())
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _counts(results: Iterable[CheckResult]) -> dict[str, str]:
+    rows = list(results)
+    return {
+        "tests": str(len(rows)),
+        "failures": str(sum(row.status == "failed" for row in rows)),
+        "skipped": str(sum(row.status == "skipped" for row in rows)),
+        "time": _seconds(rows),
+    }
+
+
+def _seconds(results: Iterable[CheckResult]) -> str:
+    return f"{sum(result.duration_ms for result in results) / 1000:.3f}"
+
+
+def _xml(text: str) -> str:
+    return _NOT_XML.sub("�", text)
+
+
+def render_table(report: Report) -> RenderableType:
+    """For a rich console. Places of one check that say the same share a line; a failure has its own, with its hint."""
+    table = Table.grid(padding=(0, 1), expand=False)
+    table.add_column(width=2, justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(justify="right", no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    for category, results in _grouped(report.checks, lambda result: result.category):
+        table.add_row("", Text(category.capitalize(), style="bold"))
+        for name, places in _grouped(results, lambda result: result.check):
+            for status_rows in _alike(places):
+                _add(table, name, status_rows)
+        table.add_row()
+    return Group(table, _summary(report))
+
+
+def _alike(results: list[CheckResult]) -> list[list[CheckResult]]:
+    """Rows of the table: results that differ in place and time alone share one, unless they failed or warned."""
+    rows: dict[tuple[str, str], list[CheckResult]] = {}
+    for result in results:
+        own_row = result.status == "failed" or result.warned
+        rows.setdefault((result.status, result.name if own_row else result.detail), []).append(result)
+    return list(rows.values())
+
+
+def _add(table: Table, name: str, results: list[CheckResult]) -> None:
+    first = results[0]
+    sign, style = _WARNED if first.warned else _SIGNS[first.status]
+    where = first.place if len(results) == 1 else f"{len(results)} places"
+    # What a hub or backend said may hold anything; `excerpt` leaves nothing that a terminal would obey.
+    detail = Text(
+        excerpt(first.detail, MAX_TEXT), style="" if first.status == "passed" else style.removeprefix("bold ")
+    )
+    if first.hint and first.status != "skipped":
+        detail.append(f"\n→ {excerpt(first.hint, MAX_TEXT)}", style="yellow")
+    duration = "" if first.status == "skipped" else _duration(max(result.duration_ms for result in results))
+    table.add_row(Text(sign, style=style), Text(name), Text(where), Text(duration), detail)
+
+
+def _duration(ms: float) -> str:
+    return f"{ms / 1000:.1f} s" if ms >= 1000 else f"{ms:.0f} ms"
+
+
+def _summary(report: Report) -> Text:
+    failed, warned = report.count("failed"), sum(result.warned for result in report.checks)
+    parts = [(f"{report.count('passed')} passed", "bold green" if not failed else "green")]
+    if warned:
+        parts.append((f"{warned} with a warning", "yellow"))
+    parts.append((f"{failed} failed", "bold red" if failed else "dim"))
+    parts.append((f"{report.count('skipped')} skipped", "dim"))
+    text = Text(", ").join([Text(words, style=style) for words, style in parts])
+    if report.duration_ms:
+        text.append(f"  in {_duration(report.duration_ms)}", style="dim")
+    return text
+
+
+def _grouped(results: Iterable[CheckResult], key: Callable[[CheckResult], str]) -> ItemsView[str, list[CheckResult]]:
+    groups: dict[str, list[CheckResult]] = {}
+    for result in results:
+        groups.setdefault(key(result), []).append(result)
+    return groups.items()
+
+
+class LiveProgress:
+    """A bar and the names of what runs, on a terminal; nothing elsewhere. It is the runner's `progress` callback.
+
+    with LiveProgress(console) as progress: report = await run(env, exporter, progress=progress)
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Bar(
+            SpinnerColumn(),
+            TextColumn("verify"),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            TextColumn("[dim]{task.description}"),
+            console=console,
+        )
+        self._task = self._bar.add_task("exporting the echo backend", total=None)
+        self._live = (
+            Live(self._bar, console=console, transient=True, refresh_per_second=10) if console.is_terminal else None
+        )
+
+    def __enter__(self) -> LiveProgress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        running = ", ".join(progress.running[:3])
+        # Names hold square brackets, which rich would read as markup.
+        self._bar.update(
+            self._task, completed=progress.done, total=progress.total, description=running.replace("[", r"\[")
+        )

@@ -1,0 +1,1 @@
+"""The tunnel protocol `platformctl.tunnel.v1`, pure: bytes and time in, bytes and calls out. See SPEC.md."""

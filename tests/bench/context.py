@@ -1,0 +1,108 @@
+"""What a scenario is given: the options, the backend, contenders that are started once, and a place for its rows."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.backend import SMALL_BODY, Backend, start_backend
+from tests.bench.contenders import CONTENDERS
+from tests.bench.load import probe
+from tests.bench.processes import BenchError, Processes
+from tests.bench.procfs import CpuReading, read_cpu, read_rss
+from tests.bench.results import Results, Row
+from tests.bench.target import Contender, Target
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """`seconds` is the length of one measurement, `rounds` how often each is taken, all contenders in turn."""
+
+    contenders: tuple[str, ...]
+    seconds: int
+    rounds: int
+    connections: tuple[int, ...] = (1, 64, 256)
+    rates: tuple[int, ...] = (10_000, 20_000)
+    stall_seconds: int = 60
+
+
+class Bench:
+    def __init__(self, options: Options, processes: Processes, folder: Path, backend: Backend) -> None:
+        self.options = options
+        self.processes = processes
+        self.folder = folder
+        self.backend = backend
+        self.results = Results()
+        self._contenders: dict[str, Contender] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, options: Options, folder: Path) -> AsyncIterator[Bench]:
+        """A bench with its backend up; at the end every process is gone."""
+        async with Processes(folder / "logs") as processes:
+            yield cls(options, processes, folder, await start_backend(processes, folder))
+
+    async def contender(self, name: str) -> Contender:
+        """Start it at first use; return when its answers come from the backend."""
+        if name not in self._contenders:
+            started = await CONTENDERS[name](self.processes, self.backend, self.folder)
+            await self.wait_answering(started.web)
+            await self.wait_answering(started.sink, path="/", body="0")
+            self._contenders[name] = started
+        return self._contenders[name]
+
+    async def contenders(self) -> list[Contender]:
+        return [await self.contender(name) for name in self.options.contenders]
+
+    async def wait_answering(self, target: Target, path: str = "/small", body: str = SMALL_BODY) -> None:
+        """Return when the target gives the backend's own answer; BenchError when it does not within 20 s."""
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                got = await probe(self.processes, target, path)
+            except BenchError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                if got != body:
+                    raise BenchError(f"{target.url}{path} answered something else than the backend: {got[:80]!r}")
+                return
+
+    def add(self, scenario: str, setting: str, contender: str, round_: int, metrics: dict[str, float]) -> None:
+        self.results.add(Row(scenario, setting, contender, round_, metrics))
+        shown = "  ".join(f"{name}={value:,.2f}" for name, value in metrics.items())
+        self.say(f"{scenario:>16}  {setting:<14} {contender:<12} #{round_}  {shown}")
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU of a contender's two sides at one moment."""
+
+    hub: CpuReading
+    agent: CpuReading
+
+    @classmethod
+    def of(cls, contender: Contender) -> Usage:
+        return cls(read_cpu(contender.hub_pids), read_cpu(contender.agent_pids))
+
+    def us_since(self, earlier: Usage) -> tuple[float, float]:
+        """CPU microseconds of (hub, agent) between two readings."""
+        return self.hub.since(earlier.hub) / 1e3, self.agent.since(earlier.agent) / 1e3
+
+
+def rss_metrics(contender: Contender) -> dict[str, float]:
+    if not contender.hub_pids:
+        return {}
+    return {
+        "hub_rss_mib": read_rss(contender.hub_pids) / MIB,
+        "agent_rss_mib": read_rss(contender.agent_pids) / MIB,
+    }

@@ -1,0 +1,122 @@
+"""Ours: a local platform started by `platformctl up`, with everything on that it ships with (mutual TLS on the tunnel,
+token, policy, metrics, tracing at 1 %, flow control)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.bench.backend import Backend
+from tests.bench.processes import BenchError, Processes, signal_pid
+from tests.bench.procfs import alive
+from tests.bench.target import Contender, Target
+
+_ENTRY = (sys.executable, "-m", "platformctl")
+_TOPOLOGY = """\
+tracing:
+  sample: 0.01
+"""
+
+
+@dataclass
+class LocalPlatform:
+    """One `up --state` platform. `env` is its env.json, read again by `refresh` after processes changed."""
+
+    processes: Processes
+    state: Path
+    entry: tuple[str, ...]
+    up_arguments: tuple[str, ...]
+    env: dict[str, Any]
+    is_down: bool = False
+
+    def refresh(self) -> dict[str, Any]:
+        self.env = json.loads((self.state / "env.json").read_text())
+        return self.env
+
+    @property
+    def hub_pids(self) -> tuple[int, ...]:
+        return tuple(self.env["pids"]["hub"])
+
+    @property
+    def satellite_pids(self) -> dict[str, int]:
+        return dict(self.env["pids"]["satellites"])
+
+    async def command(self, *arguments: str, seconds: float = 60.0) -> bytes:
+        """Run one platformctl verb to its end and return its stdout."""
+        return await self.processes.run("platformctl", [*self.entry, *arguments], seconds=seconds)
+
+    async def export(self, name: str, to: str, *, satellite: str = "sat-1") -> None:
+        await self.command("export", "add", name, "--satellite", satellite, "--to", to, "--state", str(self.state))
+
+    def target(self, service: str, header_file: Path, *, satellite: str = "sat-1") -> Target:
+        """The service by path, on the plain HTTP listener: the peers' front is plain HTTP too."""
+        token = Path(self.env["admin_token_file"]).read_text().strip()
+        url = f"{self.env['http_url'].rstrip('/')}/s/{satellite}/{service}"
+        return Target.with_headers(url, header_file, {"Authorization": f"Bearer {token}"})
+
+    async def restore(self) -> None:
+        """Start again what is missing, by the same `up`; returns when all of it is ready."""
+        await self.processes.run("platformctl-up", [*self.entry, *self.up_arguments], seconds=60)
+        self.refresh()
+
+    async def down(self) -> None:
+        """`platformctl down`, and SIGKILL by pid for what it left. The second call does nothing."""
+        if self.is_down:
+            return
+        self.is_down = True
+        pids = [*self.hub_pids, *self.satellite_pids.values()] if self.env else []
+        with contextlib.suppress(BenchError):
+            await self.command("down", "--state", str(self.state), seconds=20)
+        for pid in filter(alive, pids):
+            signal_pid(pid, signal.SIGKILL)
+
+
+async def up(
+    processes: Processes, folder: Path, *, satellites: int = 1, replicas: int = 1, inside: Sequence[str] = ()
+) -> LocalPlatform:
+    """Start a platform and return when it is ready; `processes` takes it down at its end.
+
+    `inside` is put before every command, such as one that enters a network namespace.
+    """
+    state = folder / f"platform-{satellites}x{replicas}-{os.urandom(3).hex()}"
+    state.mkdir(parents=True)
+    topology = state / "topology.yaml"
+    topology.write_text(_TOPOLOGY)
+    arguments = ["--state", str(state), "--satellites", str(satellites), "--replicas", str(replicas)]
+    platform = LocalPlatform(processes, state, (*inside, *_ENTRY), ("up", *arguments, "-f", str(topology)), {})
+    processes.at_end(platform.down)
+    await platform.restore()
+    return platform
+
+
+async def start_platform(processes: Processes, backend: Backend, folder: Path) -> Contender:
+    platform = await up(processes, folder)
+    await platform.export("web", f"http://127.0.0.1:{backend.web}")
+    await platform.export("sink", f"http://127.0.0.1:{backend.sink}")
+    await asyncio.sleep(2.0)  # the promise of `export add`: live within 2 s
+    return Contender(
+        name="platformctl",
+        web=platform.target("web", folder / "platform-web.headers"),
+        sink=platform.target("sink", folder / "platform-sink.headers"),
+        hub_pids=platform.hub_pids,
+        agent_pids=tuple(platform.satellite_pids.values()),
+    )
+
+
+async def wait_until(condition: Any, *, seconds: float, what: str) -> float:
+    """Poll every 20 ms; return the seconds it took, or raise BenchError."""
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() - started > seconds:
+            raise BenchError(f"{what}: not within {seconds:.0f} s")
+        await asyncio.sleep(0.02)
+    return time.monotonic() - started

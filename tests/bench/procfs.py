@@ -1,0 +1,58 @@
+"""CPU time and memory of running processes, read from /proc (proc(5))."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class CpuReading:
+    """Nanoseconds on a CPU for every thread of the processes asked for."""
+
+    threads: dict[int, int]
+
+    def since(self, earlier: CpuReading) -> int:
+        """Nanoseconds spent between two readings. A thread that ended in between is not counted."""
+        return sum(ns - earlier.threads.get(tid, 0) for tid, ns in self.threads.items())
+
+
+def read_cpu(pids: Iterable[int]) -> CpuReading:
+    """Sum the scheduler's own account: field 1 of /proc/PID/task/TID/schedstat, which has no tick granularity."""
+    threads: dict[int, int] = {}
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            try:
+                threads[int(task.name)] = int((task / "schedstat").read_text().split()[0])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return CpuReading(threads)
+
+
+def read_rss(pids: Iterable[int]) -> int:
+    """Resident memory in bytes, summed. A process that is gone counts as nothing."""
+    total = 0
+    for pid in pids:
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for line in status.splitlines():
+            if line.startswith("VmRSS:"):
+                total += int(line.split()[1]) * 1024
+    return total
+
+
+def command_of(pid: int) -> list[str]:
+    """The command line that a running process was started with."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode().split("\0")
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; a zombie does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
