@@ -26,8 +26,6 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Which shell the scri
     bash: source <(platformctl completion bash).  zsh: source <(platformctl completion zsh).
     fish: platformctl completion fish | source.
     """
-    typer.echo(
-        typer_completion.get_completion_script(
-            prog_name="platformctl", complete_var="_PLATFORMCTL_COMPLETE", shell=shell.value
-        )
-    )
+    # typer.completion imports it, and does not say that it exports it.
+    script_for = typer_completion.get_completion_script  # type: ignore[attr-defined]
+    typer.echo(script_for(prog_name="platformctl", complete_var="_PLATFORMCTL_COMPLETE", shell=shell.value))

@@ -41,7 +41,7 @@ _OPTIONS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Target:
-    """A hub: its public URL and the files that go with it (None: no token, the system's CAs), and where it came from."""
+    """A hub: its public URL, the files that go with it (None: no token, the system's CAs), and where it came from."""
 
     hub: str
     token_file: Path | None

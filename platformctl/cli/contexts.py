@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from platformctl.deploy.files import write_private
+from platformctl.deploy.files import write_text
 from platformctl.errors import ConfigError, NotFound
 
 __all__ = ["Context", "Contexts", "config_path"]
@@ -74,9 +74,9 @@ class Contexts:
         text = yaml.safe_dump({"current-context": self.current, "contexts": rows}, sort_keys=False)
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_private(self.path, text)
         except OSError as e:
             raise ConfigError(f"cannot be written: {e.strerror}", source=str(self.path)) from e
+        write_text(self.path, text)
 
     def get(self, name: str) -> Context:
         if name not in self.known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ import typer
 
 from platformctl.cli.connection import default_state
 from platformctl.cli.signals import ends_like_ctrl_c, uninterrupted
-from platformctl.cli.up import StateOption, remember, start
+from platformctl.cli.up import remember, start
 from platformctl.errors import PlatformError
 
 if TYPE_CHECKING:
@@ -50,30 +50,44 @@ def _say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _removed_unless_kept(state: Path, keep: bool) -> Iterator[list[bool]]:
-    """Whatever happens within, no process is left behind, unless it ends well and `keep` was asked for."""
+def _stopped_unless_kept(state: Path, keep: bool) -> Iterator[None]:
+    """Whatever happens within, no process is left behind, unless it ends well and `keep` was asked for.
+
+    After a failure the state stays: its logs are what the error's hint points at.
+    """
     from platformctl.deploy import local
 
-    finished = [False]
     try:
-        yield finished
-    finally:
-        if not (keep and finished[0]):
-            with uninterrupted():
-                _say("\nStopping everything …")
-                local.down(state, _say)
-                local.purge(state)
+        yield
+    except Exception:
+        with uninterrupted():
+            local.down(state, _say)
+        _say(f"Everything was stopped; the logs stay in {state / 'log'}.")
+        raise
+    except BaseException:
+        _remove(state)
+        raise
+    if not keep:
+        _remove(state)
+
+
+def _remove(state: Path) -> None:
+    from platformctl.deploy import local
+
+    with uninterrupted():
+        _say("\nStopping everything …")
+        local.down(state, _say)
+        local.purge(state)
 
 
 def _samples(state: Path) -> dict[str, int]:
     """Start the sample services as a process of the platform in `state`; their ports by name."""
-    from platformctl.deploy.processes import Records, last_lines, spawn
+    from platformctl.deploy.processes import Records, last_lines
 
     log = state / "log" / "samples.log"
     records = Records(state / "processes.json")
-    command = [sys.executable, "-m", "platformctl.verify.samples"]
     # One line of JSON on standard output says that all of them listen.
-    records.add(spawn("samples", command, log, "platformctl.verify.samples"))
+    records.start("samples", ["platformctl.verify.samples"], log, "platformctl.verify.samples")
     deadline = time.monotonic() + SAMPLES_SECONDS
     while time.monotonic() < deadline:
         for line in log.read_text(encoding="utf-8").splitlines():
@@ -125,30 +139,29 @@ def _verify(state: Path) -> Report:
 
 
 def _next_steps(env: dict[str, Any], state: Path) -> list[tuple[str, str]]:
-    """(what it shows, a line that works in a shell of this machine)."""
-    hub, ca, token = env["hub_url"], env["ca_file"], env["admin_token_file"]
-    curl = f'curl --cacert {ca} -H "Authorization: Bearer $(cat {token})"'
-    run = "platformctl" if not os.environ.get("MAKELEVEL") else ".venv/bin/platformctl"
+    """(what it shows, a line that works in a shell of this machine); the first sets what the others use."""
+    hub = env["hub_url"]
+    token = '-H "Authorization: Bearer $(cat $S/tokens/admin.token)"'
+    curl = f"curl --cacert $S/ca.pem {token}"
+    run = ".venv/bin/platformctl" if os.environ.get("MAKELEVEL") else "platformctl"
     return [
-        ("an HTTP API in eu, through the hub", f"{curl} {hub}/s/sat-1/api/headers"),
+        ("", f"S={shlex.quote(str(state))}"),
+        ("an HTTP API in Europe, through the hub", f"{curl} {hub}/s/sat-1/api/headers"),
         (
             "any satellite with role=edge",
             f"{curl} -H 'Platform-Service: api' -H 'Platform-Selector: role=edge' {hub}/headers",
         ),
         ("an event stream, as it comes", f"{curl} -N '{hub}/s/sat-2/events/events?count=5&interval=1'"),
-        (
-            "the same without TLS, as behind a mesh",
-            f'curl -H "Authorization: Bearer $(cat {token})" {env["http_url"]}/s/sat-1/api/',
-        ),
-        ("no identity, no entry", f"curl -i --cacert {ca} {hub}/s/sat-1/api/"),
-        ("a TCP service on a local port", f"{run} forward tcp.sat-1 --state {state}"),
-        ("what is connected", f"{run} status --state {state}"),
+        ("plain HTTP, as behind a mesh", f"curl {token} {env['http_url']}/s/sat-1/api/"),
+        ("no identity, no entry", f"curl -i --cacert $S/ca.pem {hub}/s/sat-1/api/"),
+        ("a TCP service on a local port", f"{run} forward tcp.sat-1 --state $S"),
+        ("who is connected", f"{run} status --state $S"),
         (
             "a service of your own",
-            f"{run} export add mine --satellite sat-1 --to http://127.0.0.1:8000 --state {state}",
+            f"{run} export add mine --satellite sat-1 --to http://127.0.0.1:8000 --state $S",
         ),
-        ("the console", f"{hub}/console/"),
-        ("stop it", f"{run} down --purge --state {state}"),
+        ("the console, in a browser", f"{hub}/console/"),
+        ("stop it, and delete its state", f"{run} down --purge --state $S"),
     ]
 
 
@@ -173,7 +186,8 @@ def _print(report: Report, env: dict[str, Any], state: Path, seconds: float, kee
         Text("Try next" if keep else "With --keep (make demo KEEP=1) it keeps running, and you can try", style="bold")
     )
     for what, line in _next_steps(env, state):
-        console.print(Text(f"  # {what}", style="dim"))
+        if what:
+            console.print(Text(f"  # {what}", style="dim"))
         # A wrapped line could not be copied.
         console.print(Text(f"  {line}", style="cyan"), soft_wrap=True)
     verdict = "verified end to end" if report.ok else "NOT in order: see above"
@@ -182,7 +196,12 @@ def _print(report: Report, env: dict[str, Any], state: Path, seconds: float, kee
 
 @app.command()
 def demo(
-    state: StateOption = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", file_okay=False, help="Folder of the demo. [default: ~/.local/state/platformctl/demo]"
+        ),
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running, to try things.")] = False,
 ) -> None:
     """Start a local platform with sample services, verify it end to end, and show what to try next.
@@ -200,7 +219,7 @@ def demo(
             _say("An earlier demo was still running; it was stopped.")
         if folder.exists() and any(folder.iterdir()):
             local.purge(folder)
-        with _removed_unless_kept(folder, keep) as finished:
+        with _stopped_unless_kept(folder, keep):
             _say("Starting a hub with two replicas, and two satellites")
             env = start(folder, _topology())
             _say("Starting sample services, and exporting them")
@@ -211,5 +230,4 @@ def demo(
             if keep:
                 remember(folder)
             _print(report, env, folder, time.monotonic() - began, keep)
-            finished[0] = True
     raise typer.Exit(0 if report.ok else 1)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from platformctl.cli.connection import Connection, Target, connected
+from platformctl.cli.connection import Connection, Target, connected, read_env
 from platformctl.errors import NotFound, UsageError
 
 __all__ = ["app"]
@@ -34,8 +34,10 @@ async def _run(target: Target, service: str, host: str, local: int, remote: int)
     from platformctl.cli.forwarding import Forwarder, Route
 
     token = read_token(target.token_file) if target.token_file else None
-    tls = tls_context(target.ca_file) if target.hub.startswith("https:") else None
-    route = Route(target.hub, f"{service}:{remote}", token, tls)
+    # On this machine the plain listener is as safe, and lets each direction close by itself, which TLS does not.
+    hub = read_env(target.state)["http_url"] if target.state else target.hub
+    tls = tls_context(target.ca_file) if hub.startswith("https:") else None
+    route = Route(hub, f"{service}:{remote}", token, tls)
     # Ask once before listening: a wrong name or a missing right is told now, and not to the first client.
     _, writer = await route.dial()
     writer.close()
@@ -43,7 +45,7 @@ async def _run(target: Target, service: str, host: str, local: int, remote: int)
         await writer.wait_closed()
     forwarder = Forwarder(route, lambda text: typer.echo(text, err=True))
     port = await forwarder.listen(host, local)
-    typer.echo(f"{host}:{port} → {service}, through {target.hub}. Ctrl-C ends it.")
+    typer.echo(f"{host}:{port} → {service}, through {hub}. Ctrl-C ends it.")
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -18,7 +18,7 @@ CHUNK = 64 * 1024
 CONNECT_SECONDS = 15.0
 MAX_HEAD = 64 * 1024
 
-LINGER_SECONDS = 5.0
+LINGER_SECONDS = 2.0
 """TLS cannot close one direction alone (RFC 8446 section 6.1 allows it; servers end the connection). So when the local
 side has said everything, what still comes back is waited for as long as it keeps coming within this time."""
 

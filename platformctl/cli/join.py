@@ -66,9 +66,6 @@ def satellite(
     state: Annotated[
         Path | None, typer.Option(metavar="DIR", file_okay=False, help="Where the identity is kept. [default: ./NAME]")
     ] = None,
-    timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1, help="How long the hub may take to answer.")
-    ] = 15.0,
 ) -> None:
     """Join: make a key that never leaves this machine, prove the token, and keep the certificate that the hub signs.
 
@@ -94,7 +91,6 @@ def satellite(
             entropy=secrets.token_bytes,
             agent_version=__version__,
             on_pending=pending,
-            patience=timeout,
         )
     )
     until = datetime.fromtimestamp(joined.not_after, UTC)
@@ -109,7 +105,7 @@ def _first_config(path: Path, name: str, granted: object, state: Path, hubs: tup
     import yaml
 
     from platformctl.deploy import exports
-    from platformctl.deploy.files import write_private
+    from platformctl.deploy.files import write_text
 
     if not path.exists():
         rows = {
@@ -119,6 +115,6 @@ def _first_config(path: Path, name: str, granted: object, state: Path, hubs: tup
             "hubs": list(hubs),
             "exports": str(state / "exports.yaml"),
         }
-        write_private(path, yaml.safe_dump(rows, sort_keys=False))
+        write_text(path, yaml.safe_dump(rows, sort_keys=False))
     if not (state / "exports.yaml").exists():
-        write_private(state / "exports.yaml", exports.text([]))
+        write_text(state / "exports.yaml", exports.text([]))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from platformctl.deploy.files import exclusive, write_private
-from platformctl.errors import ConfigError, StoreError
+from platformctl.deploy.files import exclusive, write_text
+from platformctl.errors import ConfigError
 
 __all__ = ["add", "edit", "listed", "remove", "text"]
 
@@ -60,19 +59,11 @@ def edit(path: Path, change: Callable[[Services], Services], check: Callable[[st
     """Replace the file by what `change` makes of its entries, if `check(text, source)` does not raise. Nothing is
     written when nothing changed, so that the agent has nothing to read again."""
     busy = f"the exports in {path} are being changed by another command"
-    with _writable(path), exclusive(path.parent / ".exports.lock", busy, patience=LOCK_SECONDS):
+    with exclusive(path.parent / ".exports.lock", busy, patience=LOCK_SECONDS):
         before = listed(path)
         after = change([dict(each) for each in before])
         if after == before:
             return
         written = text(after)
         check(written, str(path))
-        write_private(path, written)
-
-
-@contextlib.contextmanager
-def _writable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as e:
-        raise StoreError(f"{path} cannot be written: {e.strerror}") from e
+        write_text(path, written)

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from platformctl.deploy.files import write_private
+from platformctl.deploy.files import write_text
 from platformctl.deploy.ports import HOST, free, is_free
 from platformctl.deploy.topology import SatellitePlan, Topology
 from platformctl.errors import StoreError
@@ -150,7 +150,7 @@ class Layout:
                 ports.tcp[key] = each.port
             else:
                 _fill(ports.tcp, (key,), fresh, keep=hub_runs)
-        write_private(self.memory, json.dumps({"version": 1, "ports": asdict(ports)}, indent=1) + "\n")
+        write_text(self.memory, json.dumps({"version": 1, "ports": asdict(ports)}, indent=1) + "\n")
 
     def hub_config(self, name: str, topology: Topology) -> dict[str, Any]:
         """The configuration of one replica: every listener twice, on the shared port and on its own."""

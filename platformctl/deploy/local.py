@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -18,9 +17,9 @@ from typing import Any, Protocol
 import yaml
 
 from platformctl.deploy import exports
-from platformctl.deploy.files import exclusive, private_folder, write_private
+from platformctl.deploy.files import exclusive, private_folder, write_text
 from platformctl.deploy.layout import DOMAIN, POLICY, Layout
-from platformctl.deploy.processes import Process, Records, spawn, stop
+from platformctl.deploy.processes import Process, Records, stop, undisturbed
 from platformctl.deploy.readiness import await_condition, readiness
 from platformctl.deploy.topology import SatellitePlan, Topology
 from platformctl.errors import Conflict, StoreError
@@ -71,7 +70,8 @@ def up(root: Path, topology: Topology, parts: Parts, tell: Tell, *, random: Rand
         try:
             return start.run(random)
         except BaseException:
-            start.undo()
+            with undisturbed():
+                start.undo()
             raise
 
 
@@ -84,7 +84,7 @@ class _Start:
         self._tell = tell
         self._layout = Layout.load(root)
         self._records = Records(root / "processes.json")
-        self._started: list[Process] = []
+        self._before = set(self._records.running())
         self._pin = ""
 
     def run(self, random: Random) -> dict[str, Any]:
@@ -103,22 +103,23 @@ class _Start:
         self._hubs()
         self._satellites()
         environment = layout.environment(topology, {name: each.pid for name, each in self._records.known.items()})
-        write_private(layout.env, json.dumps(environment, indent=2) + "\n")
+        write_text(layout.env, json.dumps(environment, indent=2) + "\n")
         return environment
 
     def undo(self) -> None:
-        stop(self._started, grace=STOP_SECONDS)
-        self._records.forget(process.name for process in self._started)
+        started = [process for name, process in self._records.known.items() if name not in self._before]
+        stop(started, grace=STOP_SECONDS)
+        self._records.forget(process.name for process in started)
 
     def _prepare(self) -> None:
         layout, parts = self._layout, self._parts
         ca, self._pin = parts.authority(layout.store, DOMAIN)
-        write_private(layout.ca, ca)
+        write_text(layout.ca, ca)
         if not layout.policy.exists():
-            write_private(layout.policy, POLICY)
+            write_text(layout.policy, POLICY)
         for name, groups in (("admin", ["admins"]), ("denied", [])):
             if not layout.token(name).exists():
-                write_private(layout.token(name), parts.client_token(layout.store, name, groups) + "\n")
+                write_text(layout.token(name), parts.client_token(layout.store, name, groups) + "\n")
 
     def _hubs(self) -> None:
         layout = self._layout
@@ -136,7 +137,7 @@ class _Start:
             asyncio.run(self._join(joining))
         for plan in plans:
             if not layout.exports(plan.name).exists():
-                write_private(layout.exports(plan.name), exports.text(plan.exports))
+                write_text(layout.exports(plan.name), exports.text(plan.exports))
             self._run(plan.name, "satellite", layout.satellite_config(plan))
         await_condition(self._unconnected, self._watched(), timeout=READY_SECONDS, what="satellites", interval=0.1)
         if plans:
@@ -154,9 +155,12 @@ class _Start:
                 await self._parts.join(url, token, self._pin, plan.name, plan.labels, state)
                 self._tell(f"{plan.name} joined")
 
-        async with asyncio.TaskGroup() as group:
-            for plan in plans:
-                group.create_task(one(plan), name=f"join {plan.name}")
+        try:
+            async with asyncio.TaskGroup() as group:
+                for plan in plans:
+                    group.create_task(one(plan), name=f"join {plan.name}")
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None  # the others failed for the same reason, or were cancelled
 
     def _unconnected(self) -> str:
         """Which satellite lacks a tunnel to which replica, as the replicas themselves say; "" when none does."""
@@ -173,13 +177,11 @@ class _Start:
     def _run(self, name: str, kind: str, config: Mapping[str, Any]) -> None:
         """Write the configuration, and start the process unless it runs."""
         path = self._layout.config(name)
-        write_private(path, yaml.safe_dump(dict(config), sort_keys=False))
+        write_text(path, yaml.safe_dump(dict(config), sort_keys=False))
         if name in self._records.known:
             return
-        command = [sys.executable, "-m", "platformctl", kind, "run", "--config", str(path)]
-        process = spawn(name, command, self._layout.log(name), str(path))
-        self._started.append(process)
-        self._records.add(process)
+        module = ["platformctl", kind, "run", "--config", str(path)]
+        self._records.start(name, module, self._layout.log(name), str(path))
 
     def _watched(self) -> dict[Process, Path]:
         return {process: self._layout.log(process.name) for process in self._records.known.values()}

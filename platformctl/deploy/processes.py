@@ -7,20 +7,23 @@ import json
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from platformctl.deploy.files import write_private
+import platformctl
+from platformctl.deploy.files import write_text
 from platformctl.errors import StoreError
 
-__all__ = ["Process", "Records", "alive", "last_lines", "spawn", "stop"]
+__all__ = ["Process", "Records", "alive", "last_lines", "stop", "undisturbed"]
 
 
 @dataclass(frozen=True)
 class Process:
-    """`started`: clock ticks after boot, field 22 of /proc/PID/stat (proc(5)); `mark`: a part of its command line."""
+    """`started`: clock ticks after boot, field 22 of /proc/PID/stat (proc(5)); `mark`: part of its command line."""
 
     name: str
     pid: int
@@ -28,12 +31,24 @@ class Process:
     mark: str
 
 
-def spawn(name: str, command: Sequence[str], log: Path, mark: str) -> Process:
-    """Start `command` in a session of its own, so that Ctrl-C here does not reach it; its output goes to `log`."""
+def _spawn(name: str, module: Sequence[str], log: Path, mark: str) -> Process:
+    """Start `python -m …` in a session of its own, so that Ctrl-C here does not reach it; its output goes to `log`.
+
+    It runs beside its log, for it must not hold on to the folder that we were started in, and imports the very code
+    that runs here: that folder may have another platformctl in it.
+    """
+    paths = [str(Path(platformctl.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         child = subprocess.Popen(
-            list(command), stdin=subprocess.DEVNULL, stdout=descriptor, stderr=descriptor, start_new_session=True
+            [sys.executable, "-P", "-m", *module],
+            cwd=log.parent,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=descriptor,
+            stderr=descriptor,
+            start_new_session=True,
         )
     finally:
         os.close(descriptor)
@@ -102,6 +117,27 @@ def last_lines(log: Path, count: int = 5) -> str:
     return "\n".join(lines[-count:])
 
 
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put off SIGINT, SIGTERM and SIGHUP until the end; elsewhere than in the main thread they don't come anyway.
+
+    Blocking them by mask would not do: a child that starts meanwhile would inherit the mask.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pending: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    former = {number: signal.signal(number, lambda came, _frame: pending.append(came)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        for came in dict.fromkeys(pending):
+            signal.raise_signal(came)
+
+
 class Records:
     """processes.json: written after each start, so that even a killed `up` leaves nothing that `down` can't find."""
 
@@ -121,9 +157,13 @@ class Records:
     def running(self) -> dict[str, Process]:
         return {name: process for name, process in self.known.items() if alive(process)}
 
-    def add(self, process: Process) -> None:
-        self.known[process.name] = process
-        self._write()
+    def start(self, name: str, module: Sequence[str], log: Path, mark: str) -> Process:
+        """Start and record; a signal that comes in between waits, so that nothing runs that is not on record."""
+        with undisturbed():
+            process = _spawn(name, module, log, mark)
+            self.known[name] = process
+            self._write()
+        return process
 
     def forget(self, names: Iterable[str]) -> None:
         for name in list(names):
@@ -131,4 +171,4 @@ class Records:
         self._write()
 
     def _write(self) -> None:
-        write_private(self.path, json.dumps([asdict(process) for process in self.known.values()], indent=1) + "\n")
+        write_text(self.path, json.dumps([asdict(process) for process in self.known.values()], indent=1) + "\n")

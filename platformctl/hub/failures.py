@@ -26,7 +26,7 @@ _MEANING: Final[dict[int, tuple[int, str, str, float | None]]] = {
     frames.IDLE_TIMEOUT: (504, "backend-timeout", "{service} on {satellite} went silent", None),
     frames.BACKEND_PROTOCOL: (502, "bad-backend-response", "{service} on {satellite} sent no valid response", None),
     frames.BACKEND_CLOSED: (502, "backend-failed", "{service} on {satellite} closed before it answered", None),
-    frames.UNKNOWN_SERVICE: (503, "backend-unhealthy", "{satellite} has just withdrawn {service}", _SOON),
+    frames.UNKNOWN_SERVICE: (503, "service-unhealthy", "{satellite} has just withdrawn {service}", _SOON),
     frames.REFUSED: (503, "overloaded", "satellite {satellite} takes no more streams", _SOON),
     frames.OVERLOADED: (503, "overloaded", "{service} on {satellite} has no free connection", _SOON),
 }

@@ -218,7 +218,7 @@ class Front:
     ) -> LocalPlan:
         app = next((app for prefix, app in self.apps.items() if path.startswith(prefix)), None)
         if app is None:
-            raise Refusal(404, "not-found", "nothing is served here on this hub")
+            raise Refusal(404, "path-unknown", "nothing is served here on this hub")
         grant: Grant | None = None
         if not path.startswith(OPEN_PATHS):
             grant = self._grant(caller, identity or ANONYMOUS, API_SATELLITE, API_SERVICE)

@@ -201,7 +201,7 @@ class Ingress:
         assert endpoint is not None
         self._entered = True
         if endpoint.gone:
-            self._fail(503, "satellite-offline", f"satellite {endpoint.satellite} left while the request waited")
+            self._fail(503, "satellite-disconnected", f"satellite {endpoint.satellite} left while the request waited")
             return
         self._open(endpoint)
         if not self._request_ended:
@@ -225,7 +225,7 @@ class Ingress:
         tunnel: HubTunnel | None = endpoint.pick(self._started)  # type: ignore[assignment]
         if tunnel is None or not tunnel.session.can_open:
             self._fail(
-                503, "satellite-offline", f"satellite {endpoint.satellite} has no tunnel with room", retry_after=1.0
+                503, "overloaded", f"satellite {endpoint.satellite} has no tunnel with room", retry_after=1.0
             )
             return
         self._tunnel = tunnel
@@ -421,7 +421,7 @@ class Ingress:
             self._pending = _EMPTY
             self.connection.transport.write(pending)
 
-    def on_data(self, stream: Stream, data: bytes, end: bool) -> None:
+    def on_data(self, stream: Stream, data: bytes | memoryview, end: bool) -> None:
         n = len(data)
         if stream is not self.stream:
             return
@@ -435,7 +435,7 @@ class Ingress:
                 return
             self._left = left
         elif self._chunked:
-            data = b"%x\r\n%b\r\n" % (n, data) if n else _EMPTY
+            data = b"".join((b"%x\r\n" % n, data, b"\r\n")) if n else _EMPTY
             if end:
                 data += b"0\r\n\r\n"
         if self._pending:

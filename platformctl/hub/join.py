@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -58,14 +59,14 @@ class JoinDesk:
         return WSUpgradeResponseWithListener(agreed, JoinListener(self))
 
 
-def ca_response(ca_bundle: bytes, now: float) -> WSUpgradeResponseWithListener:
-    """For the path `/ca.pem`: the CA, which is public; whoever fetches it checks the pin. `now` is Unix time: a satellite
-    whose clock is wrong is told so.
+def ca_response(ca_bundle: bytes, now: Callable[[], float] = time.time) -> WSUpgradeResponseWithListener:
+    """For the path `/ca.pem`: the CA, which is public; whoever fetches it checks the pin. `now` gives Unix time: by the
+    Date a satellite whose clock is wrong can be told so.
     """
     headers = {
         "Content-Type": "application/x-pem-file",
         "Cache-Control": "no-store",
-        "Date": formatdate(now, usegmt=True),
+        "Date": formatdate(now(), usegmt=True),
     }
     return WSUpgradeResponseWithListener(WSUpgradeResponse.create_ok_response(ca_bundle, headers), None)
 

@@ -161,7 +161,7 @@ class RawConnection(asyncio.Protocol):
         self._seen = True
         self.deadline = time.monotonic() + self._endpoint.spec.timeouts.idle / IDLE_CHECKS
 
-    def on_data(self, stream: Stream, data: bytes, end: bool) -> None:
+    def on_data(self, stream: Stream, data: bytes | memoryview, end: bool) -> None:
         self._seen = True
         n = len(data)
         if n:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import ssl
 
 from picows import WSUpgradeRequest, ws_create_server
@@ -43,7 +42,7 @@ class TunnelListener:
         if path == b"/join":
             return self._desk.listener(request)
         if path == b"/ca.pem":
-            return ca_response(self._desk.ca_bundle, time.time())
+            return ca_response(self._desk.ca_bundle)
         return _refuse(404, "this port is for tunnels and joins")
 
     def _tunnel(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:

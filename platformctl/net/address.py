@@ -36,7 +36,8 @@ class Address(NamedTuple):
 def dial_error(error: OSError) -> str:
     """Why a connection could not be made, in the system's words: asyncio's own text repeats the address instead."""
     if isinstance(error, ssl.SSLError):
-        return (error.reason or str(error)).replace("_", " ").lower()
+        # Errors that OpenSSL did not make have no reason.
+        return (getattr(error, "reason", "") or str(error)).replace("_", " ").lower()
     if error.errno and error.errno > 0:
         return os.strerror(error.errno).lower()
     return str(error)

@@ -17,7 +17,7 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from platformctl.errors import WireError
 from platformctl.wire import frames
-from platformctl.wire.session import Session
+from platformctl.wire.session import AGENT, Session
 from platformctl.wire.stream import Stream
 
 log = logging.getLogger("platformctl.link")
@@ -26,6 +26,9 @@ log = logging.getLogger("platformctl.link")
 USER_TIMEOUT_MS: Final = 10_000
 WRITE_HIGH: Final = 512 * 1024
 TICK: Final = 0.25
+VIEW_FROM: Final = 16 * 1024
+# Room for the WebSocket header in front of a message that is masked where it lies (RFC 6455 5.2: at most 14 bytes).
+HEADROOM: Final = bytes(14)
 # A handshake that is not finished by then never will be.
 GREETING_SECONDS: Final = 10.0
 READ_BUFFER: Final = 64 * 1024
@@ -63,6 +66,7 @@ class Link(WSListener):
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
         self._dirty = False
+        self._masks = role == AGENT  # a WebSocket client masks what it sends
         self._blocked = False
         self._receiving = False
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -92,7 +96,13 @@ class Link(WSListener):
             return
         self._receiving = True
         try:
-            self.session.receive(frame.get_payload_as_bytes(), time.monotonic())
+            # A long message carries bodies: as a view it is handed to the other side's transport without a copy. Short
+            # ones are cheaper as bytes.
+            if frame.payload_size > VIEW_FROM:
+                payload: bytes | memoryview = frame.get_payload_as_memoryview()
+            else:
+                payload = frame.get_payload_as_bytes()
+            self.session.receive(payload, time.monotonic())
         except WireError as e:
             self.fail(e)
         finally:
@@ -183,15 +193,18 @@ class Link(WSListener):
         if transport is None or session.closed:
             return
         if self._blocked:
-            parts = session.data_to_send(True)
-            if parts:
-                transport.send(WSMsgType.BINARY, b"".join(parts))
+            self._send(transport, session.data_to_send(True))
             return
-        parts = session.data_to_send()
-        if parts:
-            transport.send(WSMsgType.BINARY, b"".join(parts))
+        self._send(transport, session.data_to_send())
         if session.has_more and not self._blocked and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
-
+    def _send(self, transport: WSTransport, parts: list[bytes | memoryview]) -> None:
+        if not parts:
+            return
+        if self._masks:
+            message = bytearray().join((HEADROOM, *parts))
+            transport.send_reuse_external_bytearray(WSMsgType.BINARY, message, len(HEADROOM))
+        else:
+            transport.send(WSMsgType.BINARY, b"".join(parts))

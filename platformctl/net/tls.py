@@ -13,7 +13,7 @@ import ssl
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from cryptography import x509
 
@@ -45,7 +45,7 @@ IDENTITY_CA = "ca.pem"
 class TlsObject(Protocol):
     """The part of `ssl.SSLObject` that the stand-ins of other event loops have as well."""
 
-    def getpeercert(self, binary_form: bool = ...) -> object: ...
+    def getpeercert(self, binary_form: Literal[True], /) -> bytes | None: ...
 
 
 class PinMismatch(ssl.SSLError):
@@ -83,7 +83,7 @@ class BackendTls:
         if not self.pin:
             return
         der = peer.getpeercert(True)
-        found = ca_pin(der) if isinstance(der, bytes) else "no certificate"
+        found = ca_pin(der) if der is not None else "no certificate"
         if not hmac.compare_digest(found, self.pin):
             raise PinMismatch(f"the backend's key is {found}, the pin in the exports file is {self.pin}")
 
@@ -168,7 +168,7 @@ def peer_identity(peer: TlsObject) -> PeerIdentity | None:
     run on parses certificates into dicts.
     """
     der = peer.getpeercert(True)
-    if not isinstance(der, bytes):
+    if der is None:
         return None
     cert = x509.load_der_x509_certificate(der)
     uri = _spiffe_uri(cert)

@@ -25,7 +25,7 @@ from platformctl.routing.selector import EVERYTHING, Selector, SelectorError, pa
 __all__ = ["LOCAL_PREFIXES", "Addressing", "LocalTarget", "SelectorTarget", "ServiceTarget", "Target"]
 
 LOCAL_PREFIXES: Final = ("/api", "/console", "/mcp", "/k")
-_REMEMBERED: Final = 4096  # hosts, prefixes and selectors; forgotten all at once when full, for attackers choose them
+REMEMBERED: Final = 4096  # of hosts, prefixes and selectors each; forgotten all at once, for attackers choose them
 
 
 @dataclass(slots=True)
@@ -62,13 +62,14 @@ class Addressing:
     """Reads addresses under one hub domain (`hub.example.com`, or `localhost` in local mode). Raises ValueError for a
     bad domain."""
 
-    __slots__ = ("_hosts", "_local", "_prefixes", "_selectors", "domain")
+    __slots__ = ("_hosts", "_local", "_prefixes", "_remembered", "_selectors", "domain")
 
-    def __init__(self, domain: str, local: tuple[str, ...] = LOCAL_PREFIXES) -> None:
+    def __init__(self, domain: str, local: tuple[str, ...] = LOCAL_PREFIXES, remembered: int = REMEMBERED) -> None:
         self.domain: str = domain.lower().removesuffix(".")
         if not is_domain(self.domain):
             raise ValueError(f"'{excerpt(domain)}' is not a domain name")
         self._local = local
+        self._remembered = remembered
         self._hosts: dict[str, Host | None] = {}
         self._prefixes: dict[str, tuple[str, str]] = {}
         self._selectors: dict[str, Selector] = {}
@@ -130,7 +131,7 @@ class Addressing:
         if text in hosts:
             return hosts[text]
         host = parse_host(text, self.domain)
-        if len(hosts) >= _REMEMBERED:
+        if len(hosts) >= self._remembered:
             hosts.clear()
         hosts[text] = host
         return host
@@ -147,7 +148,7 @@ class Addressing:
         names = self._prefixes.get(prefix)
         if names is None:
             names = _names(prefix)
-            if len(self._prefixes) >= _REMEMBERED:
+            if len(self._prefixes) >= self._remembered:
                 self._prefixes.clear()
             self._prefixes[prefix] = names
         rest = path[stop:]
@@ -166,7 +167,7 @@ class Addressing:
                 selector = parse_selector(text)
             except SelectorError as e:
                 raise HeadError(400, "selector-invalid", f"Platform-Selector: {e}") from e
-            if len(self._selectors) >= _REMEMBERED:
+            if len(self._selectors) >= self._remembered:
                 self._selectors.clear()
             self._selectors[text] = selector
         return SelectorTarget(service, selector, path)

@@ -64,9 +64,9 @@ class HttpCall:
     def on_head(self, stream: Stream, payload: bytes, flags: int) -> None:
         self.early_end = payload
 
-    def on_data(self, stream: Stream, data: bytes, end: bool) -> None:
+    def on_data(self, stream: Stream, data: bytes | memoryview, end: bool) -> None:
         if data:
-            self.early.append(data)
+            self.early.append(bytes(data))
         if end:
             self.early_end = b""
 
@@ -90,7 +90,7 @@ class _Discard:
     def on_head(self, stream: Stream, payload: bytes, flags: int) -> None:
         """Trailers of a body that is not read."""
 
-    def on_data(self, stream: Stream, data: bytes, end: bool) -> None:
+    def on_data(self, stream: Stream, data: bytes | memoryview, end: bool) -> None:
         if data:
             stream.consumed(len(data))
 
@@ -194,11 +194,11 @@ class HttpBackend(asyncio.Protocol):
         if self._chunked_out:
             self.transport.write(b"0\r\n" + trailers + b"\r\n")
 
-    def on_data(self, stream: Stream, data: bytes, end: bool) -> None:
+    def on_data(self, stream: Stream, data: bytes | memoryview, end: bool) -> None:
         n = len(data)
         self._seen = True
         if self._chunked_out:
-            data = b"%x\r\n%b\r\n" % (n, data) if n else b""
+            data = b"".join((b"%x\r\n" % n, data, b"\r\n")) if n else b""
             if end:
                 data += b"0\r\n\r\n"
         elif self._state != _RAW and self._out_left >= 0:

@@ -55,12 +55,12 @@ class TcpBackend(asyncio.Protocol):
         stream.reset(frames.PROTOCOL)  # a TCP stream has no trailers
         self._close(abort=True)
 
-    def on_data(self, stream: Stream, data: bytes, end: bool) -> None:
+    def on_data(self, stream: Stream, data: bytes | memoryview, end: bool) -> None:
         self._seen = True
         self._end = self._end or end
         if self.transport is None:
             if data:
-                self._early.append(data)
+                self._early.append(bytes(data))
             return
         self._write(stream, data)
         if end:
@@ -73,7 +73,7 @@ class TcpBackend(asyncio.Protocol):
         if self.transport is not None:
             self.transport.resume_reading()
 
-    def _write(self, stream: Stream, data: bytes) -> None:
+    def _write(self, stream: Stream, data: bytes | memoryview) -> None:
         if not data or self.transport is None:
             return
         self.transport.write(data)

@@ -66,13 +66,13 @@ async def join(
     now: Callable[[], float] = time.time,
     agent_version: str = "",
     on_pending: Callable[[str], None] | None = None,
-    patience: float = 15.0,
+    timeout: float = 15.0,  # noqa: ASYNC109  # not of the whole: a person may have to accept in between
     approval_timeout: float = 960.0,
 ) -> JoinedIdentity:
     """Join, and write the identity into `state_dir`; a join that fails leaves the folder as it was.
 
     `entropy(n)` gives n random bytes (`secrets.token_bytes`). `on_pending(fingerprint)` is called when somebody has to
-    accept the satellite first; `patience` is for every other step, in seconds. Raises JoinRefused, HubUnreachable,
+    accept the satellite first; `timeout` is for every other step, in seconds. Raises JoinRefused, HubUnreachable,
     TimedOut, UsageError, StoreError.
     """
     hub = HubAddress.parse(tunnel_url)
@@ -81,13 +81,13 @@ async def join(
     request = JoinRequest(token, name, labels, csr.decode(), agent_version)
     with NewIdentity(state_dir, pki.key_pem(key)) as new:
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 ca = await fetch_ca(hub, ca_pin)
                 conversation = await _connect(hub, ca, now())
         except TimeoutError as e:
-            raise HubUnreachable(f"{hub.authority} did not answer in {patience:g} s", hint="Check the address.") from e
+            raise HubUnreachable(f"{hub.authority} did not answer in {timeout:g} s", hint="Check the address.") from e
         try:
-            accepted = await conversation.run(request, on_pending, patience, approval_timeout)
+            accepted = await conversation.run(request, on_pending, timeout, approval_timeout)
         finally:
             conversation.close()
         certificate = _checked(accepted, name, pki.csr_pin(csr))
@@ -176,7 +176,9 @@ async def _connect(hub: HubAddress, ca: FetchedCa, now: float) -> _Conversation:
         raise JoinRefused(f"{hub.authority} does not take joins", hint=NOT_A_HUB) from e
     except OSError as e:
         raise HubUnreachable(f"{hub.authority} hung up: {dial_error(e)}", hint="Look at the hub's log.") from e
-    assert isinstance(listener, _Conversation)
+    if not isinstance(listener, _Conversation):
+        # picows takes the end of the connection for the end of the handshake.
+        raise HubUnreachable(f"{hub.authority} hung up on the join", hint="Look at the hub's log.")
     return listener
 
 

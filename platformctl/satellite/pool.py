@@ -8,6 +8,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+import aiofastnet
+
 from platformctl.errors import ConfigError
 from platformctl.net.deadlines import Deadlines
 from platformctl.net.tasks import spawn
@@ -39,7 +41,8 @@ async def dial(export: Export, factory: type[asyncio.Protocol] | object) -> tupl
     try:
         tls = backend_tls(export.trust) if backend.scheme == "https" else None
         async with asyncio.timeout(export.spec.timeouts.connect):
-            connected: tuple[asyncio.Transport, asyncio.Protocol] = await loop.create_connection(
+            connected: tuple[asyncio.Transport, asyncio.Protocol] = await aiofastnet.create_connection(
+                loop,
                 factory,  # type: ignore[arg-type]
                 backend.host,
                 backend.port,

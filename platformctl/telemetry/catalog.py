@@ -76,7 +76,7 @@ CATALOG: Final = (
     Metric("decisions_total", "counter", ("decision",), "Access decisions: allow or deny.", HUB),
     Metric("audit_records_total", "counter", (), "Audit lines that were written.", HUB),
     Metric("audit_dropped_total", "counter", (), "Audit lines that were lost.", HUB),
-    Metric("client_connections", "gauge", ("listener",), "Open client connections.", HUB),
+    Metric("client_connections_open", "gauge", ("listener",), "Open client connections.", HUB),
     Metric("client_connections_total", "counter", ("listener",), "Client connections that were accepted.", HUB),
 
     Metric("exports", "gauge", ("satellite", "state"), "Exported services: healthy or unhealthy.", SATELLITE),

@@ -142,7 +142,7 @@ class TunnelMetrics:
         self._bytes_out += session.bytes_out
 
     def reset(self, code: int) -> None:
-        """A stream was reset, by either side. `code` is the wire's; those that it does not have count together, as -1."""
+        """A stream was reset, by either side. `code` is the wire's; others count together, as -1."""
         if code not in ERROR_NAMES:
             code = -1
         self.resets[code] = self.resets.get(code, 0) + 1

@@ -36,6 +36,7 @@ _QUIET: Final = (
     *("aiofastnet", "asyncio", "fastapi", "httpcore", "httpx", "kubernetes", "markdown_it"),
     *("picows", "requests", "urllib3", "uvicorn", "watchfiles", "websockets"),
 )
+_OF_RECORD: Final = frozenset((*logging.makeLogRecord({}).__dict__, "message", "asctime"))
 _FIRST: Final = ("time", "level", "logger", "event", "request_id", "trace_id")
 
 
@@ -85,7 +86,7 @@ def _shared() -> list[Processor]:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
+        _add_extra,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
     ]
 
@@ -118,6 +119,19 @@ def _console(out: TextIO) -> list[Processor]:
             sort_keys=False,
         )
     ]
+
+
+def _add_extra(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Add the fields that a standard logger was given as `extra`.
+
+    structlog's own ExtraAdder takes `message` for one once another handler has formatted the record.
+    """
+    record: logging.LogRecord | None = event.get("_record")
+    if record is not None:
+        for key, value in record.__dict__.items():
+            if key not in _OF_RECORD:
+                event.setdefault(key, value)
+    return event
 
 
 def _sanitise(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -173,7 +173,7 @@ class HubMetrics(_Metrics):
             "decisions_total": lambda: [(("allow",), self.allowed.value), (("deny",), self.denied.value)],
             "audit_records_total": lambda: [((), self._audit.written if self._audit else 0)],
             "audit_dropped_total": lambda: [((), self._audit.dropped if self._audit else 0)],
-            "client_connections": lambda: _cells(self._open),
+            "client_connections_open": lambda: _cells(self._open),
             "client_connections_total": lambda: _cells(self._accepted),
         }
         self.watch(Registry(), lambda: 0.0)

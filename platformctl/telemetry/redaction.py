@@ -31,11 +31,11 @@ _SECRET_TEXT: Final = re.compile(
     r"|(?P<field>\b(?:proxy-)?authorization\b|\b(?:set-)?cookie\b)(?P<colon>[\"']?\s*[:=,]\s*b?[\"']?)[^\"'\r\n]+"
     r"|(?P<scheme>\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}"
     r"|(?P<user>\b[a-z][a-z0-9+.-]{0,20}://)[^\s/@?#]++@"
-    r"|(?P<assign>\b[a-z0-9_-]{0,40}?(?:token|secret|password|passwd|passphrase|api[-_]?key|private[-_]?key|access[-_]?key)"
+    r"|(?P<assign>(?:token|secret|password|passwd|passphrase|api[-_]?key|private[-_]?key|access[-_]?key)"
     r"[\"']?\s*[=:]\s*b?[\"']?)[^\s\"'&,;})\]]+"
     r"|(?P<jwt>(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{5,}+\.[A-Za-z0-9_-]++\.[A-Za-z0-9_-]*)"
-    # Our own join and client tokens, see access/tokens.py: 6 bytes, a dot and 32 bytes in base64.
-    r"|(?P<ours>(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{8}\.[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-]))",
+    # Our own join and client tokens, see access/tokens.py: an id, a dot and 32 bytes in base64.
+    r"|(?P<ours>(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{8,40}+\.[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-]))",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -48,7 +48,7 @@ def is_secret_key(key: str) -> bool:
 def clean_text(text: str, limit: int = MAX_TEXT, multiline: bool = False) -> str:
     """Redact, escape everything that is not printable (line ends too, unless `multiline`), and cut at `limit`."""
     # The first cut bounds the work; a secret that it splits is still recognised by its beginning.
-    shown = _SECRET_TEXT.sub(_redact, text[: 4 * limit])
+    shown = _SECRET_TEXT.sub(_redact, text[: 2 * limit])
     if not shown.isprintable():
         kept = "\n\t" if multiline else ""
         shown = "".join(c if c.isprintable() or c in kept else f"\\x{ord(c):02x}" for c in shown)

@@ -5,12 +5,12 @@ report = await run(Environment.load(path), exporter, test=None, skip=None, progr
 
 from __future__ import annotations
 
-from platformctl.verify.backend import Export, Exporter
+from platformctl.verify.backend import Export, Exporter, OutOfReach
 from platformctl.verify.environment import Environment
 from platformctl.verify.model import Progress, Report
 from platformctl.verify.runner import Callback
 
-__all__ = ["Callback", "Environment", "Export", "Exporter", "Progress", "Report", "run"]
+__all__ = ["Callback", "Environment", "Export", "Exporter", "OutOfReach", "Progress", "Report", "run"]
 
 
 async def run(

@@ -18,7 +18,7 @@ from platformctl.verify.environment import Environment, Satellite
 from platformctl.verify.processes import trouble
 from platformctl.verify.samples import SampleServices
 
-__all__ = ["EchoBackend", "Export", "Exporter", "exported_names", "own"]
+__all__ = ["EchoBackend", "Export", "Exporter", "OutOfReach", "exported_names", "own"]
 
 _OURS = re.compile(r"verify-(\d+)-(http|websocket|tcp)")
 _KINDS = ("http", "websocket", "tcp")
@@ -33,11 +33,15 @@ class Export:
     kind: str
 
 
+class OutOfReach(PlatformError):
+    """A satellite's exports cannot be changed from here, which is nobody's fault: checks that need it are skipped."""
+
+
 class Exporter(Protocol):
     """Changes what a satellite exports. Both calls are atomic for the whole batch and leave other exports alone."""
 
     async def export(self, satellite: str, services: Sequence[Export]) -> None:
-        """Add or replace; PlatformError when the satellite's exports cannot be changed."""
+        """Add or replace. OutOfReach where that is not possible from here; another PlatformError when it failed."""
         ...
 
     async def withdraw(self, satellite: str, names: Sequence[str]) -> None:
@@ -54,7 +58,8 @@ class EchoBackend:
     def __init__(self, env: Environment, exporter: Exporter) -> None:
         self.services = SampleServices()
         self.refusals: dict[str, str] = {}
-        """Satellite -> why nothing could be exported there."""
+        """Satellite -> why exporting there failed."""
+        self.out_of_reach: dict[str, OutOfReach] = {}
         self._env = env
         self._exporter = exporter
         self._exported: list[str] = []
@@ -78,6 +83,8 @@ class EchoBackend:
                 # Noted first: a cancellation during the export must still withdraw it.
                 self._exported.append(satellite.name)
                 await self._exporter.export(satellite.name, list(self._exports()))
+            except OutOfReach as error:
+                self.out_of_reach[satellite.name] = error
             except (PlatformError, OSError) as error:
                 self.refusals[satellite.name] = str(error)
 

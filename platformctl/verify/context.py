@@ -11,6 +11,7 @@ from platformctl.net.tasks import spawn
 from platformctl.verify.backend import EchoBackend, Exporter
 from platformctl.verify.client import Problem, ReplicaClient, Unreachable
 from platformctl.verify.environment import Environment, Replica, Satellite
+from platformctl.verify.processes import trouble
 
 __all__ = ["Context", "Shared"]
 
@@ -98,6 +99,8 @@ class Context:
 
 
 async def _until_live(ctx: Context) -> float | None:
+    if ctx.satellite.name in ctx.shared.backend.refusals:
+        return None
     began = time.monotonic()
     wanted = set(ctx.shared.backend.names)
     while (waited := time.monotonic() - began) < LIVE_WITHIN:
@@ -107,5 +110,7 @@ async def _until_live(ctx: Context) -> float | None:
             healthy = set()
         if wanted <= healthy:
             return waited
+        if trouble(ctx.satellite.pid) or trouble(ctx.replica.pid):
+            return None  # it will not come to be
         await asyncio.sleep(POLL)
     return None

@@ -8,7 +8,7 @@ import httpx
 
 from platformctl.verify.client import Problem, Unreachable
 from platformctl.verify.context import Context
-from platformctl.verify.processes import trouble
+from platformctl.verify.processes import NOT_RUNNING, trouble
 
 __all__ = ["cause"]
 
@@ -25,22 +25,28 @@ async def cause(ctx: Context) -> str:
 async def _hub_process(ctx: Context) -> str:
     if ctx.at_replica is None:
         return ""
-    state = trouble(ctx.replica.pid)
-    if not state:
-        return ""
-    return (
-        f"The process of hub replica {ctx.replica.id} (pid {ctx.replica.pid}) {state}: start it again, or see its log."
-    )
+    one = ctx.replica
+    return _process(f"The process of hub replica {one.id}", one.pid, one.log_file)
 
 
 async def _satellite_process(ctx: Context) -> str:
     if ctx.at_satellite is None:
         return ""
-    state = trouble(ctx.satellite.pid)
+    one = ctx.satellite
+    return _process(f"The agent of satellite {one.name}", one.pid, one.log_file)
+
+
+def _process(what: str, pid: int | None, log: str) -> str:
+    state = trouble(pid)
     if not state:
         return ""
-    name = ctx.satellite.name
-    return f"The agent of satellite {name} (pid {ctx.satellite.pid}) {state}: start it again, or see its log."
+    if state == NOT_RUNNING:
+        return f"{what} (pid {pid}) {state}: start it again, and see {log or 'its log'}."
+    return f"{what} (pid {pid}) {state}: let it go on with `kill -CONT {pid}`."
+
+
+def _agents_log(ctx: Context) -> str:
+    return ctx.satellite.log_file or "its log"
 
 
 async def _hub_answers(ctx: Context) -> str:
@@ -80,14 +86,14 @@ async def _agent_says(ctx: Context) -> str:
     """What the agent's own readiness check complains about, as the end of a sentence."""
     url = ctx.satellite.health_url.removesuffix("/readyz").removesuffix("/metrics").rstrip("/")
     if not url:
-        return ", and see its log"
+        return f", and see {_agents_log(ctx)}"
     try:
         async with httpx.AsyncClient(timeout=2.0, trust_env=False) as client:
             answer = (await client.get(f"{url}/readyz")).json()
         failed = "; ".join(f"{row['name']}: {row['detail']}" for row in answer["failed"])
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
-        return f", and see its log (its health listener at {url} gives no answer either)"
-    return f" (the agent says: {failed})" if failed else ", and see its log"
+        return f", and see {_agents_log(ctx)} (its health listener at {url} gives no answer either)"
+    return f" (the agent says: {failed})" if failed else f", and see {_agents_log(ctx)}"
 
 
 async def _backend(ctx: Context) -> str:
@@ -108,7 +114,7 @@ async def _backend(ctx: Context) -> str:
             port = ctx.shared.backend.services.ports[name.rpartition("-")[2]]
             return (
                 f"The echo backend {name} is {state} at {ctx.replica.id}: the agent of {ctx.satellite.name} must see "
-                f"its exports file change and reach 127.0.0.1:{port}; see its log."
+                f"its exports file change and reach 127.0.0.1:{port}; see {_agents_log(ctx)}."
             )
     return ""
 

@@ -18,7 +18,7 @@ __all__ = ["Environment", "Replica", "Satellite"]
 
 @dataclass(frozen=True)
 class Replica:
-    """One hub replica; `pid` is None and `audit_file` "" where they are not on this machine."""
+    """One hub replica; `pid` is None and the files are "" where they are not on this machine."""
 
     id: str
     public_url: str
@@ -27,6 +27,7 @@ class Replica:
     metrics_url: str = ""
     pid: int | None = None
     audit_file: str = ""
+    log_file: str = ""
 
     @property
     def health_url(self) -> str:
@@ -44,11 +45,15 @@ class Satellite:
     health_url: str = ""
     state: str = ""
     pid: int | None = None
+    log_file: str = ""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """`token` and `denied_token` are read from their files when first used, and never shown."""
+    """`token` and `denied_token` are read from their files when first used, and never shown.
+
+    `all_replicas`: `replicas` names every one of them; else it is the hub's one address, whatever is behind it.
+    """
 
     hub_url: str
     ca_file: str
@@ -56,6 +61,7 @@ class Environment:
     replicas: tuple[Replica, ...]
     satellites: tuple[Satellite, ...]
     client_tokens: Mapping[str, str] = field(default_factory=dict)
+    all_replicas: bool = True
 
     @classmethod
     def load(cls, path: Path) -> Environment:
@@ -85,6 +91,7 @@ class Environment:
             replicas=_replicas(document, list(pids.get("hub", []))),
             satellites=tuple(_satellite(name, known.get(name, {}), satellite_pids.get(name)) for name in names),
             client_tokens=dict(document.get("client_tokens", {})),
+            all_replicas=bool(document.get("replicas")),
         )
 
     @cached_property
@@ -120,6 +127,7 @@ def _replicas(document: Mapping[str, Any], hub_pids: list[int]) -> tuple[Replica
             metrics_url=row.get("metrics_url") or (metrics[index] if index < len(metrics) else ""),
             pid=row.get("pid") or (hub_pids[index] if index < len(hub_pids) else None),
             audit_file=row.get("audit_file") or (audits[index] if index < len(audits) else ""),
+            log_file=row.get("log_file") or "",
         )
         for index, row in enumerate(rows)
     )
@@ -133,10 +141,13 @@ def _satellite(name: str, row: Mapping[str, Any], pid: int | None) -> Satellite:
         health_url=row.get("health_url") or "",
         state=row.get("state") or "",
         pid=pid,
+        log_file=row.get("log_file") or "",
     )
 
 
 def _read_token(path: str) -> str:
+    if not path:
+        raise ConfigError("no token file is named", hint="Give one with --token-file, or in the context.")
     try:
         return Path(path).read_text(encoding="ascii").strip()
     except OSError as error:

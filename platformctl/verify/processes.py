@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["trouble"]
+__all__ = ["NOT_RUNNING", "trouble"]
+
+NOT_RUNNING = "is not running"
 
 
 def trouble(pid: int | None) -> str:
@@ -18,7 +20,7 @@ def trouble(pid: int | None) -> str:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return "is not running"
+        return NOT_RUNNING
     except PermissionError:
         return ""  # it is somebody else's, so it exists
     try:
@@ -27,5 +29,5 @@ def trouble(pid: int | None) -> str:
         return ""  # no procfs here: the signal above is all we know
     state = stat.rpartition(")")[2].split()[0]  # proc(5): the state follows the command, which may hold any character
     if state in ("Z", "X"):
-        return "is not running"
+        return NOT_RUNNING
     return "is stopped (SIGSTOP or a debugger)" if state in ("T", "t") else ""

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -23,6 +24,7 @@ __all__ = ["LiveProgress", "render_json", "render_junit", "render_table"]
 MAX_TEXT = 1000
 _SIGNS: dict[Status, tuple[str, str]] = {"passed": ("✓", "green"), "failed": ("✗", "bold red"), "skipped": ("–", "dim")}
 _WARNED = ("!", "yellow")
+_PLACE = re.compile(r"(?<=\w)\[[^]]*\](?= failed$)")
 # XML 1.0 section 2.2: characters that no document may hold, however they are escaped.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -71,42 +73,50 @@ def _xml(text: str) -> str:
 
 def render_table(report: Report) -> RenderableType:
     """For a rich console. Places of one check that say the same share a line; a failure has its own, with its hint."""
-    table = Table.grid(padding=(0, 1), expand=False)
-    table.add_column(width=2, justify="right", no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, style="dim")
-    table.add_column(justify="right", no_wrap=True, style="dim")
-    table.add_column(overflow="fold")
+    names = max((len(result.check) for result in report.checks), default=0)
+    places = max((len(result.place) for result in report.checks), default=0)
+    parts: list[RenderableType] = []
     for category, results in _grouped(report.checks, lambda result: result.category):
-        table.add_row("", Text(category.capitalize(), style="bold"))
-        for name, places in _grouped(results, lambda result: result.check):
-            for status_rows in _alike(places):
-                _add(table, name, status_rows)
-        table.add_row()
-    return Group(table, _summary(report))
+        parts.append(Text(f"   {category.capitalize()}", style="bold"))
+        for name, alike in _grouped(results, lambda result: result.check):
+            for row in _alike(alike):
+                parts += _row(name, row, names, max(places, len("99 places")))
+        parts.append(Text())
+    return Group(*parts, _summary(report))
 
 
 def _alike(results: list[CheckResult]) -> list[list[CheckResult]]:
-    """Rows of the table: results that differ in place and time alone share one, unless they failed or warned."""
-    rows: dict[tuple[str, str], list[CheckResult]] = {}
+    """Lines of the table: results that differ in place and time alone share one, unless they failed or warned."""
+    lines: dict[tuple[str, str], list[CheckResult]] = {}
     for result in results:
-        own_row = result.status == "failed" or result.warned
-        rows.setdefault((result.status, result.name if own_row else result.detail), []).append(result)
-    return list(rows.values())
+        line = result.name if result.status == "failed" or result.warned else _said(result)
+        lines.setdefault((result.status, line), []).append(result)
+    return list(lines.values())
 
 
-def _add(table: Table, name: str, results: list[CheckResult]) -> None:
+def _said(result: CheckResult) -> str:
+    """The detail; of a skipped check without the place of what it needs, for it is its own."""
+    return _PLACE.sub("", result.detail) if result.status == "skipped" else result.detail
+
+
+def _row(name: str, results: list[CheckResult], names: int, places: int) -> list[RenderableType]:
+    """One line in columns, and its hint below it over the whole width."""
     first = results[0]
     sign, style = _WARNED if first.warned else _SIGNS[first.status]
     where = first.place if len(results) == 1 else f"{len(results)} places"
+    duration = "" if first.status == "skipped" else _duration(max(result.duration_ms for result in results))
+    line = Table.grid(padding=(0, 1), expand=False)
+    for width, justify in ((2, "right"), (names, "left"), (places, "left"), (7, "right")):
+        line.add_column(width=width, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    line.add_column(overflow="fold")
     # What a hub or backend said may hold anything; `excerpt` leaves nothing that a terminal would obey.
     detail = Text(
-        excerpt(first.detail, MAX_TEXT), style="" if first.status == "passed" else style.removeprefix("bold ")
+        excerpt(_said(first), MAX_TEXT), style="" if first.status == "passed" else style.removeprefix("bold ")
     )
-    if first.hint and first.status != "skipped":
-        detail.append(f"\n→ {excerpt(first.hint, MAX_TEXT)}", style="yellow")
-    duration = "" if first.status == "skipped" else _duration(max(result.duration_ms for result in results))
-    table.add_row(Text(sign, style=style), Text(name), Text(where), Text(duration), detail)
+    line.add_row(Text(sign, style=style), Text(name), Text(where, "dim"), Text(duration, "dim"), detail)
+    if not first.hint or first.status == "skipped":
+        return [line]
+    return [line, Padding(Text(f"→ {excerpt(first.hint, MAX_TEXT)}", style="yellow"), (0, 0, 0, 5))]
 
 
 def _duration(ms: float) -> str:

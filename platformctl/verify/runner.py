@@ -27,11 +27,15 @@ DIAGNOSIS_WITHIN = 5.0
 
 @dataclass
 class Job:
-    """A check in one place. `result` is set when it is done; `unwanted` is why it is not run at all."""
+    """A check in one place. `result` is set when it is done; `unwanted` is why it is not run at all.
+
+    `broken` names the failed job that it needs, straight or through others.
+    """
 
     check: Check
     ctx: Context
     unwanted: str = ""
+    broken: str = ""
     result: CheckResult | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -147,11 +151,12 @@ def _need_names(job: Job) -> list[str]:
 
 
 async def _result(job: Job, needs: Sequence[Job]) -> CheckResult:
-    broken = next((need for need in needs if need.result is not None and need.result.status == "failed"), None)
     if job.unwanted:
         return CheckResult(job.name, job.check.category, "skipped", 0.0, job.unwanted)
-    if broken is not None:
-        return CheckResult(job.name, job.check.category, "skipped", 0.0, f"{broken.name} failed")
+    failed = (need.name for need in needs if need.result is not None and need.result.status == "failed")
+    job.broken = next(failed, "") or next((need.broken for need in needs if need.broken), "")
+    if job.broken:
+        return CheckResult(job.name, job.check.category, "skipped", 0.0, f"{job.broken} failed")
     began = time.perf_counter()
     status: Status = "failed"
     hint = ""
@@ -195,6 +200,9 @@ async def _attempts(job: Job) -> str:
 async def _attempt(job: Job) -> str:
     """One try, with all that can go wrong turned into CheckFailed (asyncio.timeout's own TimeoutError passes)."""
     if job.check.backend and job.check.scope == "path":
+        away = job.ctx.shared.backend.out_of_reach.get(job.ctx.satellite.name)
+        if away:
+            raise CheckSkipped(away.message, away.hint)
         await job.ctx.shared.live(job.ctx)
     try:
         return await job.check.run(job.ctx)

@@ -44,6 +44,7 @@ HUB_SET: Final = frozenset(
         b"x-request-id",
     }
 )
+_NOTABLE: Final = frozenset({b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade"})
 # Identity is the hub's word; so is where the request goes.
 HUB_PREFIX: Final = b"platform-"
 # RFC 9110 6.5.1: fields that must not come late.
@@ -87,19 +88,21 @@ def lowered(fields: list[tuple[bytes, bytes]]) -> Fields:
     return [(name.lower(), name, value.strip(b" \t")) for name, value in fields]
 
 
-def framing_fields(fields: Fields) -> tuple[list[bytes], list[bytes], tuple[bytes, ...]]:
-    """(values of Content-Length, values of Transfer-Encoding, lower-case options of Connection)."""
-    lengths = []
-    codings = []
-    connection: list[bytes] = []
+def notable(fields: Fields) -> dict[bytes, list[bytes]]:
+    """The values of the fields that say how a message is framed and what becomes of its connection, by name."""
+    found: dict[bytes, list[bytes]] = {}
     for lower, _, value in fields:
-        if lower == b"content-length":
-            lengths.append(value)
-        elif lower == b"transfer-encoding":
-            codings.append(value)
-        elif lower == b"connection":
-            connection.extend(option for option in _LIST.split(value.lower()) if option)
-    return lengths, codings, tuple(connection)
+        if lower in _NOTABLE:
+            if lower in found:
+                found[lower].append(value)
+            else:
+                found[lower] = [value]
+    return found
+
+
+def connection_options(values: list[bytes]) -> tuple[bytes, ...]:
+    """The lower-case options of Connection fields."""
+    return tuple(option for value in values for option in _LIST.split(value.lower()) if option)
 
 
 def content_length(lengths: list[bytes]) -> int:

@@ -21,9 +21,10 @@ from platformctl.wire.fields import (
     check_lines,
     clean_block,
     clean_trailers,
+    connection_options,
     content_length,
-    framing_fields,
     lowered,
+    notable,
     split_block,
 )
 from platformctl.wire.frames import UNKNOWN_LENGTH
@@ -167,17 +168,17 @@ def parse_request(head: bytes) -> RequestHead:
         raise HeadError(414, "uri-too-long", f"the request target is over {MAX_TARGET} bytes")
     check_lines(head, line.end(), "request")
     request.fields = lowered(_parsed_fields(head))
-    lengths, codings, request.connection = framing_fields(request.fields)
-    _set_request_length(request, lengths, codings)
-    _set_host(request)
+    found = notable(request.fields)
+    _set_request_length(request, found.get(b"content-length"), found.get(b"transfer-encoding"))
+    _set_host(request, found.get(b"host", []))
     _set_target(request, target)
+    if b"connection" in found:
+        request.connection = connection_options(found[b"connection"])
     request.keep_alive = b"close" not in request.connection if request.minor else b"keep-alive" in request.connection
     if b"upgrade" in request.connection and request.minor:
-        _set_upgrade(request)
-    expect = request.get(b"expect").lower()
-    if expect and expect != b"100-continue":
-        raise HeadError(417, "expectation-failed", f"unknown expectation {excerpt(expect)!r}")
-    request.expects_continue = bool(expect) and request.minor == 1 and request.body_length != 0
+        _set_upgrade(request, found.get(b"upgrade", []))
+    if b"expect" in found:
+        _set_expectation(request, found[b"expect"])
     return request
 
 
@@ -196,8 +197,7 @@ def _parsed_fields(head: bytes) -> list[tuple[bytes, bytes]]:
     return collector.fields
 
 
-def _set_host(request: RequestHead) -> None:
-    hosts = [value for lower, _, value in request.fields if lower == b"host"]
+def _set_host(request: RequestHead, hosts: list[bytes]) -> None:
     if len(hosts) > 1:
         raise HeadError(400, "bad-request", "more than one Host header (RFC 9112 3.2)")
     if not hosts:
@@ -225,17 +225,23 @@ def _set_target(request: RequestHead, target: bytes) -> None:
             raise HeadError(400, "target-invalid", f"bad request target {excerpt(target)!r}")
 
 
-def _set_upgrade(request: RequestHead) -> None:
+def _set_upgrade(request: RequestHead, wanted: list[bytes]) -> None:
     """Take the wish to upgrade; never to h2c, for what follows on such a connection is checked by nobody.
 
     To ignore the field is allowed (RFC 9110 7.8), and the upgrade to h2c is obsolete (RFC 9113 3.1).
     """
-    wanted = [value for lower, _, value in request.fields if lower == b"upgrade"]
     if len(wanted) == 1 and b"h2c" not in wanted[0].lower():
         request.upgrade = wanted[0]
 
 
-def _set_request_length(request: RequestHead, lengths: list[bytes], codings: list[bytes]) -> None:
+def _set_expectation(request: RequestHead, expectations: list[bytes]) -> None:
+    for expectation in expectations:
+        if expectation.lower() != b"100-continue":
+            raise HeadError(417, "expectation-failed", f"unknown expectation {excerpt(expectation)!r}")
+    request.expects_continue = request.minor == 1 and request.body_length != 0
+
+
+def _set_request_length(request: RequestHead, lengths: list[bytes] | None, codings: list[bytes] | None) -> None:
     if codings:
         if lengths:
             raise HeadError(400, "bad-request", "both Content-Length and Transfer-Encoding (RFC 9112 6.1)")

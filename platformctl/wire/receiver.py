@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from platformctl.errors import FrameError, LocalMisuse, SessionError
 from platformctl.wire import frames, states
@@ -28,15 +28,14 @@ from platformctl.wire.frames import (
     PING,
     PONG,
     RESET,
-    SLOW_CONSUMER,
     U32,
     WELCOME,
     WINDOW,
 )
-from platformctl.wire.sender import AGENT, HUB, Sender
+from platformctl.wire.ledger import PARKED_LIMIT, Ledger
+from platformctl.wire.sender import AGENT, HUB
 from platformctl.wire.states import CLOSED, INVALID, NEXT
 from platformctl.wire.stream import Owner, Stream
-from platformctl.wire.windows import SESSION_CAP, SESSION_INITIAL, ReceiveWindow
 
 # What each role may receive (SPEC.md, "Who sends what").
 TO_HUB: Final = frozenset(
@@ -46,67 +45,46 @@ TO_AGENT: Final = frozenset(
     {WELCOME, frames.REGISTERED, frames.REPLICAS, GOAWAY, PING, PONG, OPEN, HEAD, DATA, END, RESET, WINDOW}
 )
 
-# Streams that we reset and whose last frames may still be on their way.
-MAX_LINGERING: Final = 4096
-PARKED_LIMIT: Final = 64 * 1024 * 1024
-
 _EMPTY: Final = b""
-_FINAL: Final = frames.control(GOAWAY, {"code": frames.NO_ERROR, "reason": "", "retry_after": 0, "final": True})[
-    HEADER_SIZE:
-]
 
 
-class Receiver(Sender):
-    """Second layer of a Session (see session.py)."""
+class Receiver(Ledger):
+    """Third layer of a Session (see session.py)."""
 
     __slots__ = (
         "_allowed",
-        "_evicted",
         "_heard",
-        "_lingering",
         "_misses",
         "_next_ping",
         "_peer_data",
         "_peer_end",
         "_ping_at",
         "_ping_id",
-        "_prepaid",
         "bytes_in",
         "goaway_final",
         "goaway_received",
         "greeted",
         "max_streams",
-        "now",
-        "parked_bytes",
-        "rtt",
-        "window",
     )
 
     def __init__(self, role: int, owner: Owner, now: float, max_streams: int) -> None:
-        super().__init__(role, owner)
-        self.now = now
+        super().__init__(role, owner, now)
         self.max_streams = max_streams
         self.greeted = False  # HELLO (at the hub) or WELCOME (at the agent) has come
         self.goaway_received = False
         self.goaway_final = False  # at the agent: the hub opens nothing more here
-        self.window = ReceiveWindow(SESSION_INITIAL, SESSION_CAP)
-        self.rtt = 0.0
         self.bytes_in = 0
-        self.parked_bytes = 0
-        self._prepaid: dict[int, Stream] = {}  # parked streams, closed ones too, whose bytes the session got back
         self._allowed = TO_HUB if role == HUB else TO_AGENT
         self._peer_data = states.RSP_DATA if role == HUB else states.REQ_DATA
         self._peer_end = states.RSP_END if role == HUB else states.REQ_END
-        self._lingering: dict[int, int] = {}
-        self._evicted = 0  # the highest id that left _lingering for lack of room
         self._next_ping = now
         self._ping_at = -1.0  # when the last PING went out; -1 when its PONG has come
         self._ping_id = 0
         self._misses = 0
         self._heard = now
 
-    def receive(self, message: bytes, now: float) -> None:
-        """Take one WebSocket message.
+    def receive(self, message: bytes | memoryview, now: float) -> None:
+        """Take one WebSocket message. Given as a view, it is handed on as views: no byte of a body is copied here.
 
         Raises:
             FrameError, SessionError: the peer broke the protocol; the session is unusable (see the caller's duty).
@@ -143,20 +121,20 @@ class Receiver(Sender):
                 else:
                     self._on_data(stream, message[position:end], flags)
             elif kind == HEAD:
-                self._on_head(stream_id, message[position:end], flags)
+                self._on_head(stream_id, bytes(message[position:end]), flags)
             elif kind == OPEN:
-                self._on_open(stream_id, message[position:end], flags)
+                self._on_open(stream_id, bytes(message[position:end]), flags)
             elif kind > HEAD:
-                self._on_stream_frame(kind, flags, stream_id, message[position:end])
+                self._on_stream_frame(kind, flags, stream_id, bytes(message[position:end]))
             else:
-                self._on_session_frame(kind, stream_id, message[position:end])
+                self._on_session_frame(kind, stream_id, bytes(message[position:end]))
             position = end
         if self.parked_bytes > PARKED_LIMIT:
             self._shed()
 
     # ---- frames of a stream --------------------------------------------------------------------------------------
 
-    def _on_data(self, stream: Stream, data: bytes, flags: int) -> None:
+    def _on_data(self, stream: Stream, data: bytes | memoryview, flags: int) -> None:
         n = len(data)
         if not stream.window.take(n) or not self.window.take(n):
             raise SessionError(frames.FLOW_CONTROL, f"stream {stream.id}: more data than credit")
@@ -259,112 +237,10 @@ class Receiver(Sender):
         elif stream_id > self.last_id:
             raise SessionError(frames.PROTOCOL, f"WINDOW for stream {stream_id}, which was never opened")
 
-    # ---- frames of the session -----------------------------------------------------------------------------------
+    if TYPE_CHECKING:
 
-    def _on_session_frame(self, kind: int, stream_id: int, payload: bytes) -> None:
-        if stream_id != 0:
-            raise FrameError(frames.PROTOCOL, f"{NAMES[kind]} on stream {stream_id}")
-        greeting = kind in (HELLO, WELCOME)
-        if greeting == self.greeted and kind != GOAWAY:
-            raise SessionError(frames.PROTOCOL, f"{NAMES[kind]} {'after' if greeting else 'before'} the greeting")
-        if kind in (PING, PONG):
-            if len(payload) != 8:
-                raise FrameError(frames.PROTOCOL, f"{NAMES[kind]} with a payload of {len(payload)} bytes")
-            if kind == PONG:
-                self._on_pong(payload)
-            elif self.overloaded:
-                raise SessionError(frames.OVERLOADED, "the peer asks and does not read the answers")
-            else:
-                self.emit_control(PONG, 0, payload)
-            return
-        message = frames.parse_control(kind, payload)
-        if greeting:
-            self.greeted = True
-            self._next_ping = self.now  # the round trip is known from the start
-        elif kind == GOAWAY:
-            self._on_goaway(message)
-        self.owner.on_control(kind, message)
-
-    def _on_goaway(self, message: dict[str, Any]) -> None:
-        self.goaway_received = True
-        if self.role == AGENT:
-            self.goaway_final = self.goaway_final or message.get("final") is True
-        else:
-            # From here on `can_open` is False, so the answer keeps its promise; it comes after every OPEN.
-            self.goaway_sent = True
-            self.emit(GOAWAY, 0, 0, _FINAL)
-
-    def _on_pong(self, payload: bytes) -> None:
-        if int.from_bytes(payload, "big") != self._ping_id or self._ping_at < 0.0:
-            return  # an answer to an older PING, or a second one, says nothing about the path now
-        sample = max(self.now - self._ping_at, 0.0)
-        self._ping_at = -1.0
-        # RFC 6298 2.3: a smoothed round trip with gain 1/8.
-        self.rtt = sample if self.rtt == 0.0 else self.rtt + (sample - self.rtt) / 8.0
-        self.owner.on_rtt(sample)
-
-    # ---- streams that are no more --------------------------------------------------------------------------------
-
-    def linger(self, stream: Stream) -> None:
-        """We reset a stream: what the peer sent before it knows is no fault."""
-        self._lingering[stream.id] = stream.window.credit
-        if len(self._lingering) > MAX_LINGERING:
-            oldest = next(iter(self._lingering))
-            del self._lingering[oldest]
-            self._evicted = max(self._evicted, oldest)
-
-    def _stale(self, kind: int, flags: int, stream_id: int, length: int) -> None:
-        """A frame for a stream that is not open: right only for one that we reset a moment ago."""
-        if stream_id > self.last_id or stream_id == 0:
-            raise SessionError(frames.PROTOCOL, f"{NAMES[kind]} for stream {stream_id}, which was never opened")
-        left = self._lingering.get(stream_id)
-        if left is None:
-            if kind == RESET:
-                return  # both ends ended the stream at the same time
-            if stream_id > self._evicted:
-                raise SessionError(frames.PROTOCOL, f"{NAMES[kind]} for stream {stream_id}, which has ended")
-            left = length
-        elif flags & FLAG_END or kind in (END, RESET):
-            del self._lingering[stream_id]
-        elif length:
-            self._lingering[stream_id] = left - length
-        if length:
-            if length > left or not self.window.take(length):
-                raise SessionError(frames.FLOW_CONTROL, f"stream {stream_id}: more data than credit")
-            self.give_back(length)
-
-    # ---- credit --------------------------------------------------------------------------------------------------
-
-    def give_back(self, n: int) -> None:
-        """Session credit for `n` consumed bytes."""
-        credit = self.window.give_back(n, self.now, self.rtt)
-        if credit and not self.closed:
-            self.emit_control(WINDOW, 0, U32.pack(credit))
-
-    def prepay(self, stream: Stream, n: int) -> None:
-        """Book `n` held bytes (negative: bytes that have been consumed) of a stalled reader as parked."""
-        stream.prepaid += n
-        self.parked_bytes += n
-        if stream.prepaid:
-            self._prepaid[stream.id] = stream
-        else:
-            self._prepaid.pop(stream.id, None)
-
-    def settle(self, stream: Stream) -> None:
-        """A reset stream delivers no more: give back at once what its sink still held."""
-        owed = stream.window.held - stream.prepaid
-        stream.window.held = 0
-        if stream.prepaid:
-            self.prepay(stream, -stream.prepaid)
-        if owed:
-            self.give_back(owed)
-
-    def _shed(self) -> None:
-        """Too much is parked: the readers that hold most lose their streams. Not while frames are being delivered."""
-        while self.parked_bytes > PARKED_LIMIT:
-            slowest = max(self._prepaid.values(), key=lambda stream: stream.prepaid)
-            slowest.reset(SLOW_CONSUMER)
-            slowest.sink.on_reset(slowest, SLOW_CONSUMER)
+        def _on_session_frame(self, kind: int, stream_id: int, payload: bytes) -> None:
+            """Any frame below OPEN: the next layer knows them."""
 
 
 class _NoSink:

@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from platformctl.errors import HeadError, excerpt
-from platformctl.wire.fields import FIELD, HOP_BY_HOP, check_lines, content_length, framing_fields, lowered
+from platformctl.wire.fields import FIELD, HOP_BY_HOP, check_lines, connection_options, content_length, lowered, notable
 from platformctl.wire.frames import UNKNOWN_LENGTH
 
 
@@ -53,17 +53,18 @@ def parse_response(head: bytes, method: bytes) -> ResponseHead:
     try:
         check_lines(head, line.end(), "response")
         fields = lowered(FIELD.findall(head, line.end(), len(head) - 2))
-        lengths, codings, connection = framing_fields(fields)
+        found = notable(fields)
+        lengths, codings = found.get(b"content-length"), found.get(b"transfer-encoding")
         if codings and (lengths or not minor):
             what = "both Content-Length and" if lengths else "HTTP/1.0 with"
             raise HeadError(502, "bad-backend-response", f"{what} Transfer-Encoding in a response")
         if codings and (len(codings) > 1 or codings[0].lower() != b"chunked"):
             raise HeadError(502, "bad-backend-response", f"transfer coding {excerpt(codings[0])!r} in a response")
-        if len(set(lengths)) == 1:  # RFC 9110 8.6 allows repeated equal values from an origin
-            lengths = lengths[:1]
-        length = content_length(lengths) if lengths else UNKNOWN_LENGTH
+        # RFC 9110 8.6 allows repeated equal values from an origin.
+        length = content_length(sorted(set(lengths))) if lengths else UNKNOWN_LENGTH
     except HeadError as e:
         raise HeadError(502, "bad-backend-response", str(e)) from e
+    connection = connection_options(found.get(b"connection", []))
     response.keep_alive = b"close" not in connection if minor else b"keep-alive" in connection
     response.block = b"".join(
         name + b": " + value + b"\r\n"
@@ -72,7 +73,7 @@ def parse_response(head: bytes, method: bytes) -> ResponseHead:
     )
     status = response.status
     if status == 101:
-        response.upgrade = next((value for lower, _, value in fields if lower == b"upgrade"), b"")
+        response.upgrade = found.get(b"upgrade", [b""])[0]
     if status < 200 or status in (204, 304) or method == b"HEAD":
         response.declared = length if status >= 200 and status != 204 else -1
     elif method == b"CONNECT" and status < 300:

@@ -94,8 +94,11 @@ class Sender:
         self._queue_control(frames.control(kind, message))
 
     def goaway(self, code: int, reason: str = "", retry_after: float = 0.0) -> None:
-        """Say, once, that this end is leaving (SPEC.md, "Drain"). `retry_after` is in seconds."""
-        if self.goaway_sent:
+        """Say that this end is leaving (SPEC.md, "Drain"). `retry_after` is in seconds.
+
+        An orderly GOAWAY is said once; one that ends the session may still follow it.
+        """
+        if self.goaway_sent and code in ORDERLY:
             return
         self.goaway_sent = True
         data = frames.control(GOAWAY, {"code": code, "reason": reason[:512], "retry_after": retry_after})
@@ -172,15 +175,15 @@ class Sender:
                 parts += out
             else:
                 parts = out
-        # A stream's turn must not overtake its own OPEN, HEAD or small data.
-        if self._ready and not self._out:
+        if self._ready:
             self._take_turns(parts)
         return parts
 
     def _take_turns(self, parts: Parts) -> None:
         ready = self._ready
         budget = SEND_BUDGET
-        while ready and budget > 0:
+        # A turn must not overtake its own stream's OPEN, HEAD or small data; `on_writable` may add some at any time.
+        while ready and budget > 0 and not self._out:
             if self.send_credit == 0:
                 self.credit_stalls += 1
                 return

@@ -8,18 +8,32 @@ The caller's duty (net/link.py is the only one in the product):
   connection is blocked only `control_only=True`, and not even that when the connection's buffer keeps growing;
 - call `lost(code)` once when the connection is gone: every stream that is still open is reset.
 
-A Session is one object in three files, for its two directions change separately: sender.py (queues and turns),
-receiver.py (frames, credit), and this one (opening, liveness, end). Inheritance costs nothing for each frame; calls
-between parts would.
+A Session is one object in four files, each a layer on the one before: sender.py (queues and turns), ledger.py (credit),
+receiver.py (frames), and this one (greeting, opening, liveness, end). They are layers of one class for speed:
+inheritance costs nothing for each frame, calls between objects would.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from platformctl.errors import LocalMisuse
-from platformctl.wire.frames import FLAG_END, MAX_HEAD, MAX_STREAM_ID, OPEN, PING
-from platformctl.wire.receiver import MAX_LINGERING, PARKED_LIMIT, Receiver
+from platformctl.errors import FrameError, LocalMisuse, SessionError
+from platformctl.wire import frames
+from platformctl.wire.frames import (
+    FLAG_END,
+    GOAWAY,
+    HEADER_SIZE,
+    HELLO,
+    MAX_HEAD,
+    MAX_STREAM_ID,
+    NAMES,
+    OPEN,
+    PING,
+    PONG,
+    WELCOME,
+)
+from platformctl.wire.ledger import MAX_LINGERING, PARKED_LIMIT
+from platformctl.wire.receiver import Receiver
 from platformctl.wire.sender import AGENT, HUB, MAX_CONTROL_BACKLOG, MESSAGE_TARGET, SEND_BUDGET
 from platformctl.wire.states import CLOSED, REQ_DONE_RSP_HEAD
 from platformctl.wire.stream import MAX_BACKLOG, Owner, Sink, Stream
@@ -37,6 +51,9 @@ __all__ = [
     "Session",
 ]
 
+_FINAL: Final = frames.control(GOAWAY, {"code": frames.NO_ERROR, "reason": "", "retry_after": 0, "final": True})[
+    HEADER_SIZE:
+]
 DEFAULT_MAX_STREAMS: Final = 2048
 # The second wait for a PONG is shorter, so that a dead peer is found in less than three intervals after its last word.
 SECOND_WAIT: Final = 0.7
@@ -122,6 +139,48 @@ class Session(Receiver):
         self.emit_control(PING, 0, self._ping_id.to_bytes(8, "big"))
         return True
 
+    def _on_session_frame(self, kind: int, stream_id: int, payload: bytes) -> None:
+        if stream_id != 0:
+            raise FrameError(frames.PROTOCOL, f"{NAMES[kind]} on stream {stream_id}")
+        greeting = kind in (HELLO, WELCOME)
+        if greeting == self.greeted and kind != GOAWAY:
+            raise SessionError(frames.PROTOCOL, f"{NAMES[kind]} {'after' if greeting else 'before'} the greeting")
+        if kind in (PING, PONG):
+            if len(payload) != 8:
+                raise FrameError(frames.PROTOCOL, f"{NAMES[kind]} with a payload of {len(payload)} bytes")
+            if kind == PONG:
+                self._on_pong(payload)
+            elif self.overloaded:
+                raise SessionError(frames.OVERLOADED, "the peer asks and does not read the answers")
+            else:
+                self.emit_control(PONG, 0, payload)
+            return
+        message = frames.parse_control(kind, payload)
+        if greeting:
+            self.greeted = True
+            self._next_ping = self.now  # the round trip is known from the start
+        elif kind == GOAWAY:
+            self._on_goaway(message)
+        self.owner.on_control(kind, message)
+
+    def _on_goaway(self, message: dict[str, Any]) -> None:
+        if self.role == AGENT:
+            self.goaway_final = self.goaway_final or message.get("final") is True
+        elif not self.goaway_received:
+            # From here on `can_open` is False, so the answer keeps its promise; it comes after every OPEN.
+            self.goaway_sent = True
+            self.emit(GOAWAY, 0, 0, _FINAL)
+        self.goaway_received = True
+
+    def _on_pong(self, payload: bytes) -> None:
+        if int.from_bytes(payload, "big") != self._ping_id or self._ping_at < 0.0:
+            return  # an answer to an older PING, or a second one, says nothing about the path now
+        sample = max(self.now - self._ping_at, 0.0)
+        self._ping_at = -1.0
+        # RFC 6298 2.3: a smoothed round trip with gain 1/8.
+        self.rtt = sample if self.rtt == 0.0 else self.rtt + (sample - self.rtt) / 8.0
+        self.owner.on_rtt(sample)
+
     def lost(self, code: int) -> None:
         """The connection is gone: reset every open stream, once."""
         if self.closed:
@@ -135,5 +194,7 @@ class Session(Receiver):
             self.settle(stream)
             stream.sink.on_reset(stream, code)
         self._out.clear()
+        self.out_bytes = 0
         self._control.clear()
+        self._control_bytes = 0
         self._lingering.clear()

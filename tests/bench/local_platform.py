@@ -75,7 +75,9 @@ class LocalPlatform:
         self.is_down = True
         pids = [*self.hub_pids, *self.satellite_pids.values()] if self.env else []
         with contextlib.suppress(BenchError):
-            await self.command("down", "--state", str(self.state), seconds=20)
+            # By pid and without network, so it works after the namespace of `entry` is gone.
+            down = [*_ENTRY, "down", "--state", str(self.state)]
+            await self.processes.run("platformctl-down", down, seconds=20)
         for pid in filter(alive, pids):
             signal_pid(pid, signal.SIGKILL)
 

@@ -117,4 +117,8 @@ def at_least(figure: str, value: float | None, limit: float | None, unit: str) -
 def _compared(figure: str, value: float | None, limit: float | None, unit: str, sign: str, *, met: bool) -> Bar:
     if value is None or limit is None:
         return Bar(figure, "not measured in this run", None)
-    return Bar(figure, f"{value:,.4g} {unit} {sign} {limit:,.4g} {unit}", met)
+    return Bar(figure, f"{_figure(value)} {unit} {sign} {_figure(limit)} {unit}", met)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -37,6 +37,7 @@ def test_the_bar_of_hub_cpu_is_a_fifth_of_frp_vhost(ours: float, met: bool) -> N
 def test_bars_compare_both_ways_and_say_both_figures() -> None:
     assert at_most("f", 2, 1, "ms") == Bar("f", "2 ms ≤ 1 ms", False)
     assert at_least("f", 2, 1, "MB/s") == Bar("f", "2 MB/s ≥ 1 MB/s", True)
+    assert at_least("f", 12345.6, 0.99e4, "/s").measured == "12,346 /s ≥ 9,900 /s"
     assert at_least("f", None, 1, "MB/s").met is None
     assert at_most("f", 1, None, "ms").met is None
 

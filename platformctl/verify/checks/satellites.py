@@ -38,15 +38,15 @@ async def connected(ctx: Context) -> str:
     seen = await ctx.seen()
     if seen is None:
         raise CheckFailed("the replica does not know this satellite")
-    here = [one for one in await ctx.client.list_all("/api/v1/tunnels") if one["satellite"] == ctx.satellite.name]
-    if not [one for one in here if one["replica"] == ctx.replica.id and not one.get("draining")]:
+    tunnels = await ctx.client.list_all("/api/v1/tunnels")  # each replica lists its own alone
+    if not any(one["satellite"] == ctx.satellite.name and not one.get("draining") for one in tunnels):
         raise CheckFailed(
             f"no tunnel to this replica; it counts {seen['connected']} of {seen['expected']} for the satellite"
         )
     if seen["connected"] != seen["expected"]:
         raise CheckFailed(f"connected to {seen['connected']} of {seen['expected']} replicas")
     wanted = len(ctx.env.replicas)
-    if seen["expected"] != wanted:
+    if ctx.env.all_replicas and seen["expected"] != wanted:
         hint = (
             f"{ctx.replica.id} does not see all {wanted} replicas: check that they share one store, and their leases."
         )
@@ -104,7 +104,7 @@ CHECKS = (
         run=connected,
         remedy="The agent dials every replica that it is told of: its log says why a dial failed.",
         retry_for=2.0,
-        needs=("hub-ready", "hub-api", "agent-running"),
+        needs=("hub-ready", "hub-api"),
     ),
     Check(
         name="registry",

@@ -65,10 +65,10 @@ async def _spread(bench: Bench, platform: LocalPlatform, lab: Lab) -> Timeline:
     tunnels = {ports["shared"]["tunnel"], *(own["tunnel"] for own in ports["hubs"].values())}
     lab.share_loopback("sat-1", "hub", tunnels)
     folder = bench.folder / "half-open"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     backend = await start_backend(bench.processes, folder, inside=lab["sat-1"].argv([]))
-    await platform.export("web", f"http://127.0.0.1:{backend.web}")
     await bench.processes.start("agent-in-its-node", lab["sat-1"].argv(command))
+    await platform.export("web", f"http://127.0.0.1:{backend.web}")
     target = platform.target("web", bench.folder / "half-open.headers")
     timeline = Timeline(target, "/small", _RATE, new_socket=lambda: lab["hub"].inside(socket.socket))
     probe = replace(timeline, per_second=10, answers=[])

@@ -23,7 +23,7 @@ from platformctl.errors import HubUnreachable, JoinRefused, StoreError, TimedOut
 from platformctl.hub.guessing import GuessBrake
 from platformctl.hub.join import JoinConfig, JoinDesk, ca_response
 from platformctl.hub.join_decision import JoinRules
-from platformctl.hub.store import update_satellite
+from platformctl.hub.store import SatelliteRecord, update_satellite
 from platformctl.hub.store_sqlite import SQLiteStore
 from platformctl.net.joining import CA_PATH, JOIN_PATH, JOIN_PROTOCOL, JoinRequest
 from platformctl.net.tls import trust, tunnel_client_context, tunnel_server_context
@@ -67,7 +67,7 @@ class Hub:
 
         def route(request: WSUpgradeRequest) -> Any:
             if request.path == CA_PATH.encode():
-                return ca_response(self.served_ca, self.now())
+                return ca_response(self.served_ca, self.now)
             return self.desk.listener(request) if request.path == JOIN_PATH.encode() else None
 
         context = tunnel_server_context(cert, key, ca)
@@ -80,7 +80,7 @@ class Hub:
             await self.server.wait_closed()
 
     async def join(self, token: str, folder: Path, **more: Any) -> JoinedIdentity:
-        given: dict[str, Any] = {"ca_pin": self.pin, "name": "edge-1", "labels": {}, "patience": 5.0} | more
+        given: dict[str, Any] = {"ca_pin": self.pin, "name": "edge-1", "labels": {}, "timeout": 5.0} | more
         return await join(given.pop("url", self.url), token, state_dir=folder, entropy=secrets.token_bytes, **given)
 
 
@@ -124,6 +124,14 @@ def state(tmp_path: Path) -> Path:
 
 def approval(hub: Hub, **more: Any) -> None:
     hub.desk.config = replace(hub.desk.config, approval=True, **more)
+
+
+def accept(hub: Hub) -> None:
+    def change(old: SatelliteRecord | None) -> SatelliteRecord:
+        assert old is not None
+        return replace(old, state="active")
+
+    update_satellite(hub.store, "edge-1", change)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -309,7 +317,7 @@ async def test_with_approval_the_satellite_waits_until_it_is_accepted(hub: Hub, 
     assert shown == [pending.fingerprint]
     assert not (state / "identity.crt").exists()
 
-    update_satellite(hub.store, "edge-1", lambda old: replace(old, state="active"))  # type: ignore[type-var]
+    accept(hub)
     [joined] = await joining
 
     record = hub.store.get_satellite("edge-1")
@@ -523,3 +531,79 @@ async def test_a_join_that_is_interrupted_while_pending_leaves_nothing_behind(hu
         await joining
     assert list(state.iterdir()) == []
     await until(lambda: hub.store.get_satellite("edge-1") is None)
+
+
+async def test_a_fault_of_the_hub_is_answered_and_logged(
+    hub: Hub, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: int) -> bytes:
+        raise RuntimeError("no entropy")
+
+    hub.desk.rules = replace(hub.desk.rules, entropy=broken)
+    with pytest.raises(JoinRefused, match="the hub could not finish the join"):
+        await hub.join(hub.token(), state)
+    assert "no entropy" in caplog.text
+
+
+async def test_a_fault_after_the_approval_is_answered_too(hub: Hub, state: Path) -> None:
+    approval(hub)
+    shown: list[str] = []
+    joining = asyncio.gather(hub.join(hub.token(), state, on_pending=shown.append))
+    await until(lambda: bool(shown))
+    hub.desk.rules = replace(hub.desk.rules, entropy=lambda _: b"")
+    accept(hub)
+
+    with pytest.raises(JoinRefused, match="the hub could not finish the join"):
+        await joining
+
+
+async def test_a_later_join_takes_the_place_of_one_that_nobody_accepted_yet(hub: Hub, tmp_path: Path) -> None:
+    approval(hub)
+    shown: list[str] = []
+    first = asyncio.gather(hub.join(hub.token(), tmp_path / "one", on_pending=shown.append))
+    await until(lambda: len(shown) == 1)
+    second = asyncio.gather(hub.join(hub.token(), tmp_path / "two", on_pending=shown.append))
+
+    with pytest.raises(JoinRefused, match="was not accepted"):
+        await first
+
+    accept(hub)
+    [joined] = await second
+    assert joined.fingerprint == shown[1]
+
+
+async def test_pings_are_answered_and_a_close_while_pending_withdraws_the_join(hub: Hub) -> None:
+    approval(hub)
+    context = trust(hub.ca.cert_pem.decode())
+    async with connect(hub.url + JOIN_PATH, ssl=context, subprotocols=[JOIN_PROTOCOL]) as ws:  # type: ignore[list-item]
+        await ws.send(request_of(hub.token()))
+        assert json.loads(await ws.recv())["status"] == "pending"
+        async with asyncio.timeout(5):
+            await (await ws.ping())
+
+    await until(lambda: hub.store.get_satellite("edge-1") is None)
+
+
+async def test_a_join_that_is_revoked_in_the_moment_of_its_approval_gets_no_certificate(hub: Hub) -> None:
+    rules, now = hub.desk.rules, hub.now()
+    request = JoinRequest.parse(request_of(hub.token()).encode())
+    candidate, certificate = rules.admit(request, rules.check_token(request, now), now, approval=True)
+    assert certificate == b""
+    hub.store.revoke_satellite("edge-1")
+
+    with pytest.raises(JoinRefused, match="was withdrawn"):
+        rules.certify(candidate, now)
+    rules.withdraw(candidate)
+    record = hub.store.get_satellite("edge-1")
+    assert record is not None
+    assert record.state == "revoked"
+
+
+async def test_a_token_that_is_used_up_between_check_and_admission_is_refused(hub: Hub) -> None:
+    rules, now = hub.desk.rules, hub.now()
+    request = JoinRequest.parse(request_of(hub.token()).encode())
+    token = rules.check_token(request, now)
+    rules.admit(request, token, now, approval=False)
+
+    with pytest.raises(JoinRefused, match="was used already"):
+        rules.admit(request, token, now, approval=False)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aiofastnet
 import pytest
@@ -208,9 +208,7 @@ async def test_the_agent_refuses_a_hub_of_another_ca_or_another_name(files: File
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_the_public_listener_speaks_http_1_1_over_tls_1_2_and_1_3(
-    files: Files, version: ssl.TLSVersion
-) -> None:
+async def test_the_public_listener_speaks_http_1_1_over_tls_1_2_and_1_3(files: Files, version: ssl.TLSVersion) -> None:
     client = ssl.create_default_context(cadata=files.ca.cert_pem.decode())
     client.minimum_version = client.maximum_version = version
     client.set_alpn_protocols(["h2", "http/1.1"])
@@ -289,7 +287,7 @@ class Shows:
     def __init__(self, pem: bytes | None) -> None:
         self._pem = pem
 
-    def getpeercert(self, binary_form: bool = False) -> object:
+    def getpeercert(self, _: Literal[True], /) -> bytes | None:
         return ssl.PEM_cert_to_DER_cert(self._pem.decode()) if self._pem else None
 
 
@@ -321,7 +319,9 @@ def with_uris(*uris: str) -> bytes:
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
-@pytest.mark.parametrize("uris", [(), ("https://a.test/satellite/x",), ("spiffe://a/satellite/x", "spiffe://a/satellite/y")])
+@pytest.mark.parametrize(
+    "uris", [(), ("https://a.test/satellite/x",), ("spiffe://a/satellite/x", "spiffe://a/satellite/y")]
+)
 def test_anything_but_one_spiffe_uri_is_none(uris: tuple[str, ...]) -> None:
     found = tls.peer_identity(Shows(with_uris(*uris)))
 

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from platformctl.errors import HeadError
-from platformctl.routing import addressing
 from platformctl.routing.addressing import Addressing, LocalTarget, SelectorTarget, ServiceTarget
 
 HUB = "hub.example.com"
@@ -272,8 +271,8 @@ def test_a_bare_domain_of_one_label_works_too():
     assert refused(local.connect, "api.localhost:80") == (404, "host-unknown")
 
 
-def test_memory_for_addresses_is_bounded_and_forgetting_does_no_harm(addresses, monkeypatch):
-    monkeypatch.setattr(addressing, "_REMEMBERED", 3)
+def test_memory_for_addresses_is_bounded_and_forgetting_does_no_harm():
+    addresses = Addressing(HUB, remembered=3)
     for number in range(20):
         name = f"sat-{number}"
         assert addresses.target(f"api.{name}.{HUB}", "/") == ServiceTarget(name, "api", "/")

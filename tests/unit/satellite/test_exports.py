@@ -119,8 +119,8 @@ def test_no_services_export_nothing(text: str) -> None:
         ("{name: x, to: 'tcp://h:1', timeouts: {connect: 0}}", "services[0].timeouts.connect: must be between"),
         ("{name: x, to: 'tcp://h:1', timeouts: {idle: 48h}}", "services[0].timeouts.idle: must be between"),
         ("{name: x, to: 'tcp://h:1', limits: {connections: 0}}", "services[0].limits.connections: 0 is less than"),
-        ("{name: x, to: 'tcp://h:1', labels: {'a b': c}}", "services[0].labels: \"a b\" is not a label key"),
-        ("{name: x, to: 'tcp://h:1', labels: {a: '-'}}", "services[0].labels.a: \"-\" is not a label value"),
+        ("{name: x, to: 'tcp://h:1', labels: {'a b': c}}", 'services[0].labels: "a b" is not a label key'),
+        ("{name: x, to: 'tcp://h:1', labels: {a: '-'}}", 'services[0].labels.a: "-" is not a label value'),
         ("{name: x, to: 'tcp://h:1', lane: fast}", "services[0].lane: must be one of default, bulk, not 'fast'"),
     ],
 )
@@ -142,7 +142,9 @@ def test_a_name_that_comes_twice_is_refused_at_its_second_line() -> None:
 
 
 def test_the_difference_of_two_files() -> None:
-    entries = "services:\n  - {{name: same, to: 'tcp://h:1'}}\n  - {{name: moved, to: 'tcp://h:{}'}}\n  - {{name: {}, to: 'tcp://h:4'}}\n"
+    entries = "services:\n" + "".join(
+        f"  - {{{{name: {name}, to: 'tcp://h:{port}'}}}}\n" for name, port in (("same", 1), ("moved", "{}"), ("{}", 4))
+    )
     old, new = parse_exports(entries.format(2, "gone")), parse_exports(entries.format(3, "new"))
 
     changed, removed = diff(old, new)

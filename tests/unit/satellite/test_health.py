@@ -157,7 +157,7 @@ class Answers:
         for result in results:
             self.queue.put_nowait(result)
         async with asyncio.timeout(5):
-            while not self.queue.empty():
+            while not self.queue.empty():  # noqa: ASYNC110  # asyncio.Queue tells only those who get
                 await asyncio.sleep(0.001)
             await asyncio.sleep(0.001)
 

@@ -40,6 +40,7 @@ REPORT = Report(
         ),
         _row("unary[sat-1 via hub-1]", "passed", 5.0, "a request and its answer"),
         _row("unary[sat-1 via hub-2]", "skipped", 0.0, "connected[sat-1 via hub-2] failed"),
+        _row("unary[sat-2 via hub-2]", "skipped", 0.0, "connected[sat-2 via hub-2] failed"),
         _row(
             "latency[sat-1 via hub-1]",
             "passed",
@@ -89,7 +90,7 @@ def test_json_is_as_in_its_golden_file_and_is_the_contract() -> None:
     assert all(
         list(row) == ["name", "category", "status", "duration_ms", "detail", "hint"] for row in document["checks"]
     )
-    assert (document["passed"], document["failed"], document["skipped"]) == (5, 2, 1)
+    assert (document["passed"], document["failed"], document["skipped"]) == (5, 2, 2)
 
 
 def test_a_report_comes_back_from_its_json() -> None:
@@ -100,7 +101,7 @@ def test_junit_is_as_in_its_golden_file_and_is_xml() -> None:
     text = render_junit(REPORT)
     _golden("report.xml", text)
     root = ElementTree.fromstring(text)
-    assert root.attrib["tests"] == "8"
+    assert root.attrib["tests"] == "9"
     assert len(root.findall(".//failure")) == 2
     assert [case.attrib["name"] for case in root.findall("testsuite[@name='hub']/testcase")] == [
         "hub-ready[hub-1]",

@@ -170,6 +170,11 @@ async def test_what_needs_a_failed_check_is_skipped_in_the_same_place_alone() ->
     assert results["after"].status == "passed"
 
 
+async def test_what_needs_a_check_that_was_skipped_for_a_failure_is_skipped_too() -> None:
+    results = await run(check("a", failing()), check("b", needs=("a",)), check("c", needs=("b",)))
+    assert (results["c"].status, results["c"].detail) == ("skipped", "a failed")
+
+
 async def test_a_skipped_need_does_not_stop_what_needs_it() -> None:
     async def skips(_: Context) -> str:
         raise CheckSkipped("not here")

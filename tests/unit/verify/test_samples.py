@@ -137,14 +137,15 @@ async def test_tcp_comes_back_even_after_half_a_close(services: SampleServices) 
 
 
 async def test_a_taken_port_leaves_nothing_open() -> None:
+    host = "127.0.0.77"  # loopback too, and nobody else's: the port before the taken one is free
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        taken.bind((host, 0))
         taken.listen()
-        samples = SampleServices()
+        before = taken.getsockname()[1] - 1
         with pytest.raises(OSError, match="in use"):
-            await samples.start(taken.getsockname()[1] - 1)
+            await SampleServices(host).start(before)
         with socket.socket() as again:
-            again.bind(("127.0.0.1", taken.getsockname()[1] - 1))
+            again.bind((host, before))
 
 
 async def test_the_module_prints_its_ports_and_ends_on_sigterm() -> None:

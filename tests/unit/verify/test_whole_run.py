@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from platformctl.errors import ConfigError, UsageError
+from platformctl.verify.backend import OutOfReach
 from platformctl.verify.checks import CHECKS
+from platformctl.verify.context import LIVE_WITHIN
 from platformctl.verify.environment import Environment
 from platformctl.verify.model import CheckResult, Report
 from tests.unit.verify.conftest import SATELLITES, Platform
@@ -127,6 +129,16 @@ async def test_a_single_check_through_a_cut_tunnel_names_the_cause_itself(platfo
     assert "sat-1 has no tunnel to hub-1" in result.hint
 
 
+async def test_nobody_waits_for_the_export_of_a_dead_agent(platform: Platform) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    platform.satellites.unhealthy.add("http")
+    platform.change_env(pids={"hub": [], "satellites": {"sat-1": gone.pid}})
+    result = await platform.verify_one("export-live")
+    assert result.status == "failed"
+    assert result.duration_ms < 1000 * LIVE_WITHIN
+
+
 @pytest.mark.usefixtures("quick")
 async def test_a_dead_agent_is_named_with_its_pid(platform: Platform) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
@@ -148,7 +160,8 @@ async def test_a_stopped_agent_is_named(platform: Platform) -> None:
         os.waitid(os.P_PID, stopped.pid, os.WSTOPPED | os.WNOWAIT)  # noqa: ASYNC222 (at once)
         platform.change_env(pids={"hub": [], "satellites": {"sat-1": stopped.pid}})
         result = await platform.verify_one("agent-running")
-        assert (result.status, "is stopped" in result.hint) == ("failed", True)
+        assert result.status == "failed"
+        assert f"is stopped (SIGSTOP or a debugger): let it go on with `kill -CONT {stopped.pid}`" in result.hint
     finally:
         stopped.kill()
         stopped.wait()
@@ -168,6 +181,29 @@ async def test_a_satellite_that_refuses_the_export_is_named(platform: Platform) 
     result = await platform.verify_one("unary")
     assert result.status == "failed"
     assert "could not export its echo backend into sat-1: the exports file is read-only" in result.hint
+
+
+async def test_checks_that_need_a_backend_are_skipped_where_exports_are_out_of_reach(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(satellite: str, services: object) -> None:
+        raise OutOfReach(f"what {satellite} exports cannot be changed from here", hint="Run it there.")
+
+    monkeypatch.setattr(platform.satellites, "export", refuse)
+    report = await platform.verify("^(unary|tcp|connected)")
+    assert {(result.check, result.status) for result in report.checks} == {
+        ("connected", "passed"),
+        ("unary", "skipped"),
+        ("tcp", "skipped"),
+    }
+    assert report.ok
+    assert report.checks[-1].hint == "Run it there."
+
+
+async def test_without_a_token_file_a_run_says_so(platform: Platform) -> None:
+    platform.change_env(admin_token_file="")
+    with pytest.raises(ConfigError, match="no token file"):
+        await platform.verify("^unary")
 
 
 async def test_a_hub_that_is_gone_is_named(platform: Platform) -> None:
