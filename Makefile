@@ -12,8 +12,8 @@ PURE := wire routing access $(notdir $(wildcard platformctl/render))
 COVERED := $(foreach package,$(PURE),--cov=platformctl.$(package))
 # The data plane's pure packages are gated on branch coverage by their own test files; everything else runs without tracing.
 PURE_TESTS := $(foreach package,$(PURE),tests/unit/$(package))
-OTHER_UNIT_TESTS := $(filter-out $(PURE_TESTS),$(patsubst %/,%,$(wildcard tests/unit/*/)))
-PROCESS_TESTS := $(wildcard tests/conformance tests/integration)
+OTHER_UNIT_TESTS := $(filter-out $(PURE_TESTS),$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/unit/*/))) $(wildcard tests/unit/test_*.py))
+PROCESS_TESTS := $(wildcard tests/conformance tests/bench tests/integration tests/faults tests/browser)
 
 .PHONY: help demo test test-unit test-second-python test-integration lint fmt docs docs-check bench fuzz lock clean
 
@@ -47,8 +47,8 @@ demo: $(VENV)/.stamp-run ## a local hub, two satellites and sample services, ver
 # --------------------------------------------------------------------- checks
 
 lint: $(VENV)/.stamp-dev ## formatting, lint, types, layers, stale documents
-	@$(PY) -m ruff format --check --quiet . || { echo "make fmt puts this right"; exit 1; }
-	@$(PY) -m ruff check --quiet .
+	@$(PY) -m ruff format --check --output-format concise . >$(VENV)/format.log 2>&1 || { cat $(VENV)/format.log; echo "make fmt puts this right"; exit 1; }
+	@$(PY) -m ruff check --quiet --output-format concise .
 	@$(PY) -m mypy --no-error-summary
 	@$(VENV)/bin/lint-imports --no-logo > $(VENV)/lint-imports.log 2>&1 || { cat $(VENV)/lint-imports.log; exit 1; }
 	@$(MAKE) --no-print-directory docs-check
@@ -77,10 +77,10 @@ test-second-python: $(VENV)/.stamp-dev ## the unit tests on another supported Py
 	echo "unit tests on Python $$version" && \
 	$$dir/bin/python3 -m pytest -q tests/unit -p no:cacheprovider --junitxml=$(REPORTS)/unit-second-python.xml
 
-test-integration: $(VENV)/.stamp-dev ## real processes and peers: nginx, redis, curl, network namespaces
+test-integration: $(VENV)/.stamp-dev ## real processes and peers: nginx, redis, curl, a browser, network namespaces
 	@tools/test-deps.sh
 	@mkdir -p $(REPORTS)
-	$(PYTEST) -q $(PROCESS_TESTS) --junitxml=$(REPORTS)/integration.xml
+	$(if $(CI),PLATFORMCTL_REQUIRE_NETNS=1) $(PYTEST) -q $(PROCESS_TESTS) --junitxml=$(REPORTS)/integration.xml
 
 fuzz: $(VENV)/.stamp-dev ## fuzz the decoder and the request heads, FUZZ_SECONDS each; the corpus is kept in tests/fuzz/corpus
 	@set -e; for target in tests/fuzz/fuzz_*.py; do \
@@ -89,8 +89,8 @@ fuzz: $(VENV)/.stamp-dev ## fuzz the decoder and the request heads, FUZZ_SECONDS
 	  $(PY) $$target -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=tests/fuzz/corpus/$$name/crash- tests/fuzz/corpus/$$name; \
 	done
 
-bench: $(VENV)/.stamp-dev ## the figures of docs/benchmarks.md, side by side with their peers
-	@$(PY) -m tests.bench
+bench: $(VENV)/.stamp-dev ## the figures of docs/benchmarks.md, side by side with their peers (BENCH_ARGS=…)
+	@$(PY) -m tests.bench $(BENCH_ARGS)
 
 # ------------------------------------------------------------------ documents
 

@@ -16,9 +16,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 @pytest.fixture(autouse=True)
 def _own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("PLATFORMCTL_"):
-            monkeypatch.delenv(name)
+    for name in ("HUB", "CONTEXT", "STATE", "TOKEN_FILE", "CA_FILE", "JOIN_TOKEN"):
+        monkeypatch.delenv(f"PLATFORMCTL_{name}", raising=False)
     home: Path = tmp_path_factory.getbasetemp() / "home"
     home.mkdir(exist_ok=True)
     monkeypatch.setenv("PLATFORMCTL_CONFIG", str(home / "no-config.yaml"))

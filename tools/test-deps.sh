@@ -14,6 +14,8 @@ need nft nftables
 need iptables iptables
 need curl curl
 need openssl openssl
+need chromium chromium
+need chromedriver chromium-driver
 
 [ -z "$missing" ] && exit 0
 

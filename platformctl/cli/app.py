@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import completion as typer_completion
 from typer.core import TyperGroup
 
 from platformctl import __version__
@@ -121,6 +123,9 @@ def run(args: Sequence[str]) -> int:
     command: Any = root_command()
     # Click's own name for the variable, whatever name this process was started by.
     complete_var = f"_{PROGRAM.upper()}_COMPLETE"
+    if complete_var in os.environ:
+        # With `add_completion=False` typer does not register the shells by itself.
+        typer_completion.completion_init()  # type: ignore[attr-defined]
     try:
         command.main(args=list(args), prog_name=PROGRAM, complete_var=complete_var)
     except PlatformError as error:

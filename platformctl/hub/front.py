@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +13,7 @@ from platformctl.access.policy import Decision, Grant, Policy
 from platformctl.access.tokens import ClientTokens
 from platformctl.hub.plan import LocalPlan, Plan, Refusal
 from platformctl.hub.responses import ResponseHeads
+from platformctl.hub.template import Template
 from platformctl.net.asgi import App
 from platformctl.net.http1 import HttpConnection, ServerOptions
 from platformctl.routing.addressing import Addressing, LocalTarget, SelectorTarget, ServiceTarget
@@ -34,20 +36,17 @@ API_SATELLITE: Final = "hub"
 API_SERVICE: Final = "api"
 # Pages that carry nothing secret: the console asks for a token itself, and calls the API with it.
 OPEN_PATHS: Final = ("/console",)
-MAX_REMEMBERED: Final = 256
+MAX_REMEMBERED: Final = 4096
 _BEARER: Final = b"bearer "
 
 
 @dataclass(slots=True)
 class Caller:
-    """A client connection's identity and grants, worked out once each."""
+    """Where a client connection comes from. `trusted`: its forwarded headers are believed."""
 
     ip: str
     secure: bool
     trusted: bool
-    generation: int = -1
-    identities: dict[bytes, Identity | None] = field(default_factory=dict)
-    grants: dict[tuple[str, str, str], Grant] = field(default_factory=dict)
 
 
 class Front:
@@ -88,7 +87,14 @@ class Front:
         self.apps: dict[str, App] = {}
         self.responses = ResponseHeads()
         self.queued: set[Endpoint] = set()
+        self._admitted: deque[object] = deque()
+        self._admitting = False
         self._access_generation = 0
+        # What was worked out since `generation` last changed, for all connections: identities by token, grants by
+        # identity, service and address.
+        self._remembered_generation = -1
+        self._identities: dict[bytes, Identity | None] = {}
+        self._grants: dict[tuple[Identity, str, str, str], Grant] = {}
         self._random = random.Random()
         self._id_prefix = b"%08x" % self._random.getrandbits(32)
         self._id_next = 0
@@ -110,7 +116,19 @@ class Front:
         """Give a gate slot back; whoever waited longest goes on."""
         waiter = endpoint.gate.leave()
         if waiter is not None:
-            waiter.admitted()  # type: ignore[attr-defined]
+            self._admit(waiter)
+
+    def _admit(self, waiter: object) -> None:
+        """A waiter that fails at once leaves at once, which admits the next one: a loop, not a recursion."""
+        self._admitted.append(waiter)
+        if self._admitting:
+            return
+        self._admitting = True
+        try:
+            while self._admitted:
+                self._admitted.popleft().admitted()  # type: ignore[attr-defined]
+        finally:
+            self._admitting = False
 
     def expire_queues(self, now: float) -> None:
         """Answer those that waited in a gate for too long; called by the hub's timer."""
@@ -160,10 +178,10 @@ class Front:
             Refusal, HeadError: it is answered with a problem.
         """
         generation = self.generation
-        if caller.generation != generation:
-            caller.generation = generation
-            caller.identities.clear()
-            caller.grants.clear()
+        if self._remembered_generation != generation:
+            self._remembered_generation = generation
+            self._identities.clear()
+            self._grants.clear()
         identity, credential = self._identity(caller, request)
         target = self._target(request)
         if isinstance(target, LocalTarget):
@@ -195,22 +213,22 @@ class Front:
             value = request.get(header)
             if value[:7].lower() == _BEARER:
                 token = value[7:].strip()
-                if token not in caller.identities:
-                    if len(caller.identities) >= MAX_REMEMBERED:
-                        caller.identities.clear()
-                    caller.identities[token] = self.tokens.lookup(token.decode("latin-1"), self.wall())
-                return caller.identities[token], header
+                if token not in self._identities:
+                    if len(self._identities) >= MAX_REMEMBERED:
+                        self._identities.clear()
+                    self._identities[token] = self.tokens.lookup(token.decode("latin-1"), self.wall())
+                return self._identities[token], header
         return ANONYMOUS, b""
 
     def _grant(self, caller: Caller, identity: Identity, satellite: str, service: str) -> Grant:
-        key = (identity.subject, satellite, service)
-        grant = caller.grants.get(key)
+        key = (identity, satellite, service, caller.ip)
+        grant = self._grants.get(key)
         if grant is None:
-            if len(caller.grants) >= MAX_REMEMBERED:
-                caller.grants.clear()
+            if len(self._grants) >= MAX_REMEMBERED:
+                self._grants.clear()
             labels = self.known(satellite) or {}
             grant = self.policy.grant(identity, satellite, labels, service, caller.ip)
-            caller.grants[key] = grant
+            self._grants[key] = grant
         return grant
 
     def _local(
@@ -397,11 +415,26 @@ class Front:
         drop = {credential} if credential else set()
         if not plan.traceparent:
             drop.add(b"tracestate")  # W3C trace context 3.3: meaningless without its traceparent
-        lines = [start, request.method, b" ", path.encode("ascii"), b"\r\n", request.block(frozenset(drop))]
+        before = b"%b%b " % (start, request.method)
+        target = path.encode("ascii")
+        block = request.block(frozenset(drop))
+        after = self._forwarding(caller, request, identity, prefix)
         if request.upgrade:
-            lines.append(b"Upgrade: %b\r\n" % request.upgrade)
-        lines.append(self._forwarding(caller, request, identity, prefix))
-        plan.head = b"".join(lines)
+            after = b"Upgrade: %b\r\n%b" % (request.upgrade, after)
+        plan.head = b"%b%b\r\n%b%b" % (before, target, block, after)
+        if plan.bodyless and not plan.raw and plan.target is None and request.minor:
+            grant = self._grant(caller, identity, plan.endpoint.satellite, plan.endpoint.service)
+            plan.template = lambda raw: Template(
+                raw,
+                before,
+                target,
+                block,
+                after,
+                prefix=prefix.encode("ascii"),
+                grant=grant,
+                traceparent=plan.traceparent,
+                request_id=plan.request_id,
+            )
 
     def _forwarding(self, caller: Caller, request: RequestHead, identity: Identity, prefix: str) -> bytes:
         proto = b"https" if caller.secure else b"http"
@@ -411,7 +444,8 @@ class Front:
         if caller.trusted:
             proto = request.get(b"x-forwarded-proto") or proto
             host = request.get(b"x-forwarded-host") or host
-            before = request.get(b"x-forwarded-for")
+            # All lines: one that a client smuggled in first must not hide those that proxies added (RFC 9110 5.3).
+            before = b", ".join(value for name, _, value in request.fields if name == b"x-forwarded-for" and value)
             chain = before + b", " + chain if before else chain
         lines = [
             b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (chain, proto, host),

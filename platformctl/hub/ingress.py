@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from platformctl.errors import FrameError, HeadError
 from platformctl.hub.failures import RETRY_ELSEWHERE, RETRY_UNSENT, describe
@@ -22,6 +22,7 @@ from platformctl.wire.heads import RequestHead, clean_trailers
 
 if TYPE_CHECKING:
     from platformctl.hub.front import Caller, Front
+    from platformctl.hub.template import Template
     from platformctl.hub.tunnels import HubTunnel
     from platformctl.routing.endpoint import Endpoint
     from platformctl.wire.stream import Stream
@@ -31,6 +32,8 @@ BACKSTOP_SECONDS: Final = 5.0
 # An idle stream is looked at this often within its idle timeout.
 IDLE_CHECKS: Final = 4
 MAX_ATTEMPTS: Final = 3
+# How often a raw connection that has ended on both sides is looked at until its last bytes are out, in seconds.
+TAIL_STEP: Final = 1.0
 
 _IDLE: Final = 0
 _QUEUED: Final = 1  # waits in the service's gate
@@ -39,6 +42,11 @@ _STREAMING: Final = 3  # head written
 _DRAINING: Final = 4  # complete, the client still reads
 
 _EMPTY: Final = b""
+_NO_LENGTH: Final = (204, 304)
+# The way to a backend is at fault, not what it answers (routing/outlier).
+_PATH_FAILURES: Final = (502, 503, 504)
+# Another tunnel to the same satellite may do better.
+_TUNNEL_FAILURES: Final = (frames.TUNNEL_LOST, frames.REFUSED)
 
 
 class Ingress:
@@ -61,10 +69,13 @@ class Ingress:
         "_raw",
         "_request_ended",
         "_request_id",
-        "_sent_body",
+        "_response_ended",
         "_seen",
+        "_sent_body",
         "_started",
         "_status",
+        "_tail",
+        "_template",
         "_tunnel",
         "answered",
         "connection",
@@ -79,6 +90,7 @@ class Ingress:
         self.stream: Stream | None = None
         self._caller: Caller | None = None
         self._plan: Plan | None = None
+        self._template: Template | None = None
         self._endpoint: Endpoint | None = None
         self._tunnel: HubTunnel | None = None
         self._phase = _IDLE
@@ -95,9 +107,11 @@ class Ingress:
         self._early: list[bytes] | None = None
         self._early_end: bytes | None = None
         self._request_ended = True
+        self._response_ended = False
         self._sent_body = False
         self._seen = False
         self._idle = 0
+        self._tail = 0
 
     # ---- handler: a request begins -------------------------------------------------------------------------------
 
@@ -105,6 +119,7 @@ class Ingress:
         front = self.front
         connection = self.connection
         connection.memo = _EMPTY
+        self._template = None
         self.answered = False
         self._started = time.monotonic()
         self._request_id = front.request_id(request)
@@ -136,6 +151,24 @@ class Ingress:
         self._dispatch(plan)
         return self
 
+    def adapt(self, raw: bytes) -> Exchange | None:
+        """Another head of the same shape as the last one (hub/template); None: parse it in full."""
+        plan = self._plan
+        if plan is None or plan.generation != self.front.generation or plan.template is None:
+            return None
+        template = self._template
+        if template is None:
+            template = self._template = plan.template(self.connection.memo)
+        head = template.adapt(raw)
+        if head is None:
+            return None
+        plan.head = head
+        plan.path = template.path.decode("ascii")
+        plan.traceparent = template.traceparent
+        plan.request_id = template.request_id
+        self.connection.memo = raw
+        return self.repeat()
+
     def closed(self) -> None:
         """The connection is gone; `on_gone` has ended what was in progress."""
         self._plan = None
@@ -145,6 +178,7 @@ class Ingress:
         self._plan = None
         keep_alive = request.keep_alive and refusal.status != 400 and request.method != b"CONNECT"
         keep_alive = keep_alive and not request.expects_continue and not connection.options.draining
+        keep_alive = keep_alive and connection.can_keep
         connection.refuse(
             refusal.status,
             refusal.code,
@@ -182,6 +216,11 @@ class Ingress:
             self._open(endpoint)
             return
         self._endpoint = endpoint
+        elsewhere = self._alternate(endpoint)
+        if elsewhere is not None:
+            self._entered = bool(elsewhere.gate.concurrency)
+            self._open(elsewhere)
+            return
         if gate.enqueue(self, self._started):
             self._phase = _QUEUED
             self.front.queued.add(endpoint)
@@ -203,14 +242,18 @@ class Ingress:
         if endpoint.gone:
             self._fail(503, "satellite-disconnected", f"satellite {endpoint.satellite} left while the request waited")
             return
-        self._open(endpoint)
-        if not self._request_ended:
+        self._open(endpoint, None, time.monotonic())
+        stream = self.stream
+        if stream is not None and not self._request_ended and not stream.blocked:
             self.connection.resume()
 
     def expired(self) -> None:
-        """The gate kept this waiter for longer than the service's queue timeout."""
+        """The gate kept this waiter for longer than the service's queue timeout, or lost its satellite."""
         endpoint = self._endpoint
         assert endpoint is not None
+        if endpoint.gone:
+            self._fail(503, "satellite-disconnected", f"satellite {endpoint.satellite} left while the request waited")
+            return
         self._fail(
             503,
             "overloaded",
@@ -218,15 +261,20 @@ class Ingress:
             retry_after=1.0,
         )
 
-    def _open(self, endpoint: Endpoint) -> None:
+    def _open(self, endpoint: Endpoint, tunnel: HubTunnel | None = None, since: float = 0.0) -> None:
+        """Open a stream; `since`: when this attempt began, if not with the request."""
         plan = self._plan
         assert plan is not None
         self._endpoint = endpoint
-        tunnel: HubTunnel | None = endpoint.pick(self._started)  # type: ignore[assignment]
-        if tunnel is None or not tunnel.session.can_open:
-            self._fail(
-                503, "overloaded", f"satellite {endpoint.satellite} has no tunnel with room", retry_after=1.0
-            )
+        if tunnel is None:
+            picked: Any = endpoint.pick(self._started)
+            tunnel = picked if picked is not None and picked.session.can_open else _other_tunnel(endpoint, picked)
+        if tunnel is None:
+            satellite = endpoint.satellite
+            if endpoint.serving():
+                self._fail(503, "overloaded", f"satellite {satellite} has no tunnel with room", retry_after=1.0)
+            else:
+                self._fail(503, "satellite-draining", f"every tunnel of {satellite} is draining", retry_after=1.0)
             return
         self._tunnel = tunnel
         self._phase = _WAITING
@@ -237,10 +285,21 @@ class Ingress:
         trace = self.front.traceparent(plan.traceparent)
         head = b"%bX-Request-Id: %b\r\ntraceparent: %b\r\n" % (plan.head, self._request_id, trace)
         self.stream = tunnel.session.open(head, plan.bodyless, self)
-        timeouts = endpoint.spec.timeouts
-        self.connection.deadline = self._started + timeouts.connect + timeouts.response + BACKSTOP_SECONDS
+        self._set_deadline(since or self._started)
         if self._early is not None:
             self._send_early()
+
+    def _set_deadline(self, since: float) -> None:
+        """Until the response head: its own timeout, or while the request still comes in, the idle one."""
+        plan = self._plan
+        endpoint = self._endpoint
+        assert plan is not None and endpoint is not None
+        timeouts = endpoint.spec.timeouts
+        if self._request_ended or plan.raw:
+            self.connection.deadline = since + timeouts.connect + timeouts.response + BACKSTOP_SECONDS
+        else:
+            self._idle = 0
+            self.connection.deadline = since + timeouts.connect + timeouts.idle / IDLE_CHECKS
 
     # ---- exchange: the client's side -----------------------------------------------------------------------------
 
@@ -251,6 +310,8 @@ class Ingress:
                 if self._early is None:
                     self._early = []
                 self._early.append(data)
+            return
+        if stream.closed:
             return
         self._seen = True
         self._sent_body = True
@@ -268,18 +329,32 @@ class Ingress:
             if self._early is None:
                 self._early = []
             return
-        if stream.closed:
-            return
-        if trailers:
-            try:
-                trailers = clean_trailers(trailers)
-            except FrameError:
-                self._fail(400, "bad-request", "the trailer fields are malformed")
-                return
-        if trailers:
-            stream.send_trailers(trailers)
+        if not stream.closed:
+            if trailers:
+                try:
+                    trailers = clean_trailers(trailers)
+                except FrameError as e:
+                    self.on_bad_body(HeadError(400, "bad-request", f"the trailer fields are malformed: {e}"))
+                    return
+            if trailers:
+                stream.send_trailers(trailers)
+            else:
+                stream.send_end()
+        if self._raw:
+            if self._response_ended:
+                self._end_raw()
+        elif self._phase == _WAITING:
+            self._set_deadline(time.monotonic())
+
+    def on_bad_body(self, error: HeadError) -> None:
+        """The rest of the request cannot be read: where its body ends is not known."""
+        if self._phase == _QUEUED:
+            assert self._endpoint is not None
+            self._endpoint.gate.remove(self)
+        if self._phase in (_QUEUED, _WAITING) or self._pending:
+            self._fail(error.status, error.code, str(error))
         else:
-            stream.send_end()
+            self._cut(frames.CANCELLED)
 
     def _send_early(self) -> None:
         """What the client sent while the request waited in the gate."""
@@ -303,7 +378,10 @@ class Ingress:
         if owed:
             stream.consumed(owed)
         if self._phase == _DRAINING:
-            self._finish()
+            if self._raw:
+                self._end_raw()
+            else:
+                self._finish()
 
     def on_gone(self) -> None:
         """The client went away: the backend must see it."""
@@ -321,26 +399,32 @@ class Ingress:
         self._plan = None
 
     def on_timeout(self, now: float) -> None:
+        phase = self._phase
+        if phase in (_IDLE, _QUEUED):
+            return  # the gate has a clock of its own
+        if phase == _DRAINING and self._raw:
+            self._end_raw()
+            return
         connection = self.connection
+        plan = self._plan
         endpoint = self._endpoint
-        assert endpoint is not None
-        timeouts = endpoint.spec.timeouts
-        if self._phase == _WAITING:
-            if self._seen and not self._request_ended:
-                self._seen = False  # a long upload: the response is not late before the request has ended
-                connection.deadline = now + timeouts.response + BACKSTOP_SECONDS
-                return
+        assert endpoint is not None and plan is not None
+        if phase == _WAITING and (self._request_ended or plan.raw):
             self._fail(504, "backend-timeout", f"no response from service {endpoint.service} in time")
             return
-        if self._seen:
+        # What waits for the satellite's credit is not this client's silence: the agent sees the backend, and judges.
+        waiting = self.stream is not None and self.stream.queued > 0
+        if self._seen or waiting or connection.client_reads():
             self._seen = False
             self._idle = 0
         else:
             self._idle += 1
         if self._idle < IDLE_CHECKS:
-            connection.deadline = now + timeouts.idle / IDLE_CHECKS
-            return
-        self._cut(frames.IDLE_TIMEOUT)
+            connection.deadline = now + endpoint.spec.timeouts.idle / IDLE_CHECKS
+        elif phase == _WAITING:
+            self._fail(504, "backend-timeout", f"the request body for service {endpoint.service} stopped on its way")
+        else:
+            self._cut(frames.IDLE_TIMEOUT)
 
     # ---- sink: the satellite's side ------------------------------------------------------------------------------
 
@@ -375,19 +459,24 @@ class Ingress:
                 return
             self._switch(head.start, head.upgrade)
             return
+        if plan.raw and not plan.upgrade:
+            self._on_connected(status, flags)
+            return
         self._status = status
         self._phase = _STREAMING
-        if plan.raw and not plan.upgrade:
-            self._on_connected(status)
-            return
         self._start_body(plan, head.start, head.length, flags != 0)
 
     def _start_body(self, plan: Plan, start: bytes, length: int, end: bool) -> None:
         connection = self.connection
         self._chunked = False
         keep_alive = plan.keep_alive and not connection.options.draining
-        if not end and length < 0:
-            if plan.minor:
+        if not plan.bodyless and connection.reading_body:
+            keep_alive = False  # an early response: a client that hears this stops sending
+        if length < 0:
+            if end:
+                if not plan.head_request and self._status not in _NO_LENGTH:
+                    start += b"Content-Length: 0\r\n"  # else a client would read the next response as this body
+            elif plan.minor:
                 self._chunked = True
                 start += b"Transfer-Encoding: chunked\r\n"
             else:
@@ -442,7 +531,8 @@ class Ingress:
             data = self._pending + data
             self._pending = _EMPTY
         if data:
-            connection.transport.write(data)
+            # A loop's own transport may keep what it is given until it writes; a view is only lent to us.
+            connection.transport.write(data if connection.writes_views else bytes(data))
         if n:
             endpoint = self._endpoint
             assert endpoint is not None
@@ -460,6 +550,11 @@ class Ingress:
     def on_reset(self, stream: Stream, code: int) -> None:
         if stream is not self.stream:
             return
+        if self._phase == _DRAINING and code != frames.SLOW_CONSUMER:
+            return  # the response is whole: the client has it, or reads it
+        if self._pending:
+            self._pending = _EMPTY  # a head that no client has seen
+            self._phase = _WAITING
         if self._phase == _WAITING:
             if not self._try_again(code):
                 status, problem, detail, retry_after = describe(code, self._endpoint)
@@ -487,6 +582,8 @@ class Ingress:
         assert plan is not None
         if stream is not None and not stream.closed:
             stream.reset(frames.NO_ERROR)  # an early response: the rest of the request has no reader
+        if plan.target is not None:
+            self._judge()
         self._settle(self._status)
         self.answered = True
         self.connection.finish(plan.keep_alive)
@@ -527,6 +624,8 @@ class Ingress:
         if stream is not None:
             stream.reset(frames.CANCELLED)
         keep_alive = plan.keep_alive and not connection.options.draining and not plan.expects_continue
+        # What follows a CONNECT that failed may be bytes for the tunnel that is not there, and must not be requests.
+        keep_alive = keep_alive and connection.can_keep and status != 400 and plan.method != "CONNECT"
         self._count_failure(status)
         self._settle(status)
         connection.refuse(
@@ -575,35 +674,50 @@ class Ingress:
 
     def _count_failure(self, status: int) -> None:
         plan = self._plan
-        if plan is not None and plan.target is not None and self._endpoint is not None and status in (502, 503, 504):
+        if plan is None or plan.target is None or self._endpoint is None or not self._attempts:
+            return
+        if status in _PATH_FAILURES:
             self._endpoint.health.failure(time.monotonic())
+
+    def _judge(self) -> None:
+        """What a whole response says about the way to the backend."""
+        if self._status in _PATH_FAILURES:
+            self._count_failure(self._status)
+        elif self._endpoint is not None:
+            self._endpoint.health.success(time.monotonic())
 
     def _try_again(self, code: int) -> bool:
         """Fail over: to another tunnel, or for a selector to another satellite, when that is safe."""
         plan = self._plan
         endpoint = self._endpoint
         assert plan is not None and endpoint is not None
-        unsent = code in RETRY_UNSENT and not self._sent_body
+        unsent = code in RETRY_UNSENT and not self._sent_body and (plan.bodyless or not self._request_ended)
         again = plan.idempotent and plan.bodyless and code in RETRY_ELSEWHERE
         if not (unsent or again) or self._attempts >= MAX_ATTEMPTS:
             return False
-        self._count_failure(502)
-        tried = self._tunnel
-        following: Endpoint | None = None
-        if not endpoint.gone and any(t is not tried and not t.draining for t in endpoint.tunnels) and tried is not None:
-            following = endpoint if code == frames.TUNNEL_LOST else None
+        tunnel = _other_tunnel(endpoint, self._tunnel) if code in _TUNNEL_FAILURES else None
+        following = endpoint if tunnel is not None else self._alternate(endpoint)
         if following is None:
-            following = next((one for one in plan.alternates if one is not endpoint and one.serving()), None)
-            plan.alternates = [one for one in plan.alternates if one is not following]
-        if following is None or following.gate.concurrency:
             return False
+        self._count_failure(502)
         self.stream = None
         self._leave_tunnel(endpoint)
-        if self._entered:
-            self._entered = False
-            self.front.leave(endpoint)
-        self._open(following)
+        if following is not endpoint:
+            entered, self._entered = self._entered, bool(following.gate.concurrency)
+            if entered:
+                self.front.leave(endpoint)
+        self._open(following, tunnel, time.monotonic())
         return True
+
+    def _alternate(self, endpoint: Endpoint) -> Endpoint | None:
+        """Another satellite that a selector allows; its gate, if it has one, has been entered."""
+        plan = self._plan
+        assert plan is not None
+        while plan.alternates:
+            one = plan.alternates.pop(0)
+            if one is not endpoint and one.serving() and (not one.gate.concurrency or one.gate.try_enter()):
+                return one
+        return None
 
     # ---- interim heads, trailers, raw connections ----------------------------------------------------------------
 
@@ -642,10 +756,11 @@ class Ingress:
         )
         self._go_raw()
 
-    def _on_connected(self, status: int) -> None:
-        if status >= 300:
+    def _on_connected(self, status: int, flags: int) -> None:
+        if status >= 300 or flags:
             self._bad_response(f"status {status} to a connection")
             return
+        self._status = status
         self.connection.transport.write(
             b"HTTP/1.1 200 Connection established\r\nX-Request-Id: %b\r\n\r\n" % self._request_id
         )
@@ -654,26 +769,62 @@ class Ingress:
     def _go_raw(self) -> None:
         endpoint = self._endpoint
         assert endpoint is not None
+        plan = self._plan
+        assert plan is not None
+        plan.keep_alive = False
         self._phase = _STREAMING
         self._raw = True
         self._left = -1
         self._chunked = False
         self._idle = 0
         self._request_ended = False
+        self._response_ended = False
         self.connection.go_raw()
+        if self._phase != _STREAMING:
+            return  # what the client had sent already has ended it
         self.connection.deadline = time.monotonic() + endpoint.spec.timeouts.idle / IDLE_CHECKS
 
     def _on_raw_end(self, stream: Stream) -> None:
         """The backend closed its half. Plain TCP can say so; TLS clients get the whole close."""
+        self._response_ended = True
         transport = self.connection.transport
-        if stream.closed or self.connection.secure or not transport.can_write_eof():
-            if not stream.closed:
-                stream.send_end()
-            self._settle(self._status)
-            self.answered = True
-            self.connection.finish(False)
-        else:
+        if not self._request_ended and not self.connection.secure and transport.can_write_eof():
             transport.write_eof()
+            return
+        if not self._request_ended:
+            self._request_ended = True
+            stream.send_end()
+        self._end_raw()
+
+    def _end_raw(self) -> None:
+        """Both sides have said everything; wait until it is out."""
+        stream = self.stream
+        endpoint = self._endpoint
+        assert stream is not None and endpoint is not None
+        connection = self.connection
+        if self._phase != _DRAINING:
+            self._phase = _DRAINING
+            self._idle = 0
+        tail = stream.queued
+        if not tail and not connection.blocked:
+            self._finish()
+            return
+        self._idle = 0 if connection.client_reads() or tail != self._tail else self._idle + 1
+        self._tail = tail
+        if self._idle * TAIL_STEP > endpoint.spec.timeouts.idle:
+            self._cut(frames.IDLE_TIMEOUT)
+        else:
+            connection.deadline = time.monotonic() + TAIL_STEP
+
+
+def _other_tunnel(endpoint: Endpoint, tried: HubTunnel | None) -> HubTunnel | None:
+    """A tunnel to the same satellite that can open a stream, when the one that was tried cannot."""
+    tunnel: Any
+    for tunnel in endpoint.tunnels:
+        if tunnel is not tried and not tunnel.draining and tunnel.session.can_open:
+            found: HubTunnel = tunnel
+            return found
+    return None
 
 
 def _closing(plan: Plan) -> Plan:

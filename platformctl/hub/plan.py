@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from platformctl.access.identity import Identity
+from platformctl.hub.template import Template
 from platformctl.net.asgi import App
 from platformctl.routing.addressing import SelectorTarget
 from platformctl.routing.endpoint import Endpoint
@@ -33,6 +36,7 @@ class Plan:
         target: set when a selector chose the endpoint: each request then chooses anew.
         alternates: endpoints for a second and third try.
         traceparent: the client's, when it sent a valid one.
+        template: makes the template for heads of the same shape from this head's bytes; None where there can be none.
         raw: after a successful answer the connection carries bytes (CONNECT, Upgrade).
     """
 
@@ -53,6 +57,7 @@ class Plan:
         "raw",
         "request_id",
         "target",
+        "template",
         "traceparent",
         "upgrade",
     )
@@ -76,6 +81,7 @@ class Plan:
         self.expects_continue = False
         self.raw = False
         self.upgrade = b""
+        self.template: Callable[[bytes], Template] | None = None
 
 
 class LocalPlan:

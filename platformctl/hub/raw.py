@@ -27,6 +27,10 @@ MAX_HELLO: Final = 16 * 1024
 HELLO_SECONDS: Final = 10.0
 BACKSTOP_SECONDS: Final = 5.0
 IDLE_CHECKS: Final = 4
+# How often a connection that has ended on both sides is looked at until its last bytes are out, in seconds.
+TAIL_STEP: Final = 1.0
+# A connection that is being closed stays for as long as its client reads in this time.
+CLOSING_SECONDS: Final = 30.0
 
 
 class RawConnection(asyncio.Protocol):
@@ -36,7 +40,24 @@ class RawConnection(asyncio.Protocol):
     paths can allow it.
     """
 
-    __slots__ = ("_blocked", "_early", "_endpoint", "_front", "_idle", "_owed", "_seen", "_started", "_target", "_tunnel", "deadline", "stream", "transport")
+    __slots__ = (
+        "_blocked",
+        "_client_ended",
+        "_early",
+        "_endpoint",
+        "_ended",
+        "_front",
+        "_idle",
+        "_owed",
+        "_seen",
+        "_started",
+        "_tail",
+        "_target",
+        "_tunnel",
+        "deadline",
+        "stream",
+        "transport",
+    )
 
     def __init__(self, front: Front, target: ServiceTarget | None) -> None:
         self.stream: Stream | None = None
@@ -50,7 +71,10 @@ class RawConnection(asyncio.Protocol):
         self._blocked = False
         self._owed = 0
         self._seen = False
+        self._client_ended = False
+        self._ended = False  # the backend has said everything
         self._idle = 0
+        self._tail = (0, 0)
         self._started = 0.0
 
     # ---- asyncio.Protocol ----------------------------------------------------------------------------------------
@@ -94,8 +118,11 @@ class RawConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         if self.stream is None:
             return False
+        self._client_ended = True
         self.stream.send_end()
-        return not self.stream.closed
+        if self._ended:
+            self._end()
+        return True
 
     def pause_writing(self) -> None:
         self._blocked = True
@@ -109,6 +136,8 @@ class RawConnection(asyncio.Protocol):
             self.stream.unpark()
             if owed:
                 self.stream.consumed(owed)
+            if self._ended and self._client_ended:
+                self._end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._front.options.deadlines.members.discard(self)
@@ -173,9 +202,9 @@ class RawConnection(asyncio.Protocol):
             else:
                 stream.consumed(n)
         if end:
-            if stream.closed:
-                self._settle(200)
-                self.transport.close()
+            self._ended = True
+            if self._client_ended:
+                self._end()
             else:
                 self.transport.write_eof()
 
@@ -190,10 +219,17 @@ class RawConnection(asyncio.Protocol):
 
     def on_deadline(self, now: float) -> None:
         if self.stream is None or self._endpoint is None:
-            self.transport.abort()
+            if self.transport.is_closing() and self._moved():
+                self.deadline = now + CLOSING_SECONDS
+            else:
+                self.transport.abort()
+            return
+        if self._ended and self._client_ended:
+            self._end()
             return
         self.deadline = now + self._endpoint.spec.timeouts.idle / IDLE_CHECKS
-        if self._seen:
+        # What waits for the satellite's credit is not this client's silence: the agent sees the backend, and judges.
+        if self._seen or self.stream.queued or self._moved():
             self._seen = False
             self._idle = 0
             return
@@ -202,6 +238,31 @@ class RawConnection(asyncio.Protocol):
             self.stream.reset(frames.IDLE_TIMEOUT)
             self._settle(504)
             self.transport.abort()
+
+    def _moved(self) -> bool:
+        """Whether some of what waits on either side has gone out since the last call."""
+        queued = self.stream.queued if self.stream is not None else 0
+        before, self._tail = self._tail, (queued, self.transport.get_write_buffer_size())
+        return self._tail[0] < before[0] or self._tail[1] < before[1]
+
+    def _end(self) -> None:
+        """Both sides have said everything; wait until it is out, as long as somebody reads."""
+        stream = self.stream
+        endpoint = self._endpoint
+        assert stream is not None and endpoint is not None
+        if not stream.queued and not self._blocked:
+            self._settle(200)
+            self._moved()
+            self.deadline = time.monotonic() + CLOSING_SECONDS
+            self.transport.close()
+            return
+        self._idle = 0 if self._moved() else self._idle + 1
+        if self._idle * TAIL_STEP > endpoint.spec.timeouts.idle:
+            stream.reset(frames.IDLE_TIMEOUT)
+            self._settle(504)
+            self.transport.abort()
+        else:
+            self.deadline = time.monotonic() + TAIL_STEP
 
     def _settle(self, status: int) -> None:
         endpoint, self._endpoint = self._endpoint, None

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any, Final
 
-import aiofastnet
-
 import platformctl
 from platformctl.access.tokens import ClientTokens
-from platformctl.errors import ConfigError, PlatformError, StoreError
+from platformctl.errors import PlatformError
 from platformctl.hub.access_source import AccessSource
 from platformctl.hub.config import HubConfig
 from platformctl.hub.front import Front
 from platformctl.hub.ingress import make_handler
 from platformctl.hub.join import JoinConfig, JoinDesk
 from platformctl.hub.join_decision import JoinRules
-from platformctl.hub.presence import HEARTBEAT_SECONDS, Presence
+from platformctl.hub.listeners import FrontListeners, opened
+from platformctl.hub.presence import Presence, Seen
 from platformctl.hub.raw import make_raw
-from platformctl.hub.serving import load_ca, serving_files
+from platformctl.hub.serving import ServingCertificates, load_ca
+from platformctl.hub.store import Replica
 from platformctl.hub.store_sqlite import SQLiteStore
 from platformctl.hub.tunnel_listener import TunnelListener
 from platformctl.hub.tunnels import HubTunnels
-from platformctl.net.address import Address
+from platformctl.hub.upkeep import Upkeep
 from platformctl.net.asgi import App
 from platformctl.net.deadlines import Deadlines
 from platformctl.net.filewatch import FileWatch
 from platformctl.net.health import Check, health_app
 from platformctl.net.health_listener import health_server
 from platformctl.net.http1 import HttpConnection, ServerOptions
-from platformctl.net.loop import probe_lag, run, stop_on_signals
+from platformctl.net.loop import probe_lag, run, run_until_stopped
 from platformctl.net.tasks import spawn
 from platformctl.net.tls import public_server_context, tunnel_server_context
 from platformctl.net.tls_reload import ReloadingContext
@@ -47,9 +47,20 @@ from platformctl.telemetry.metrics import HubMetrics
 
 log = logging.getLogger("platformctl.hub")
 
-REFRESH_SECONDS: Final = 0.25
+QUEUE_SECONDS: Final = 0.25
+# A store that is locked for longer than this is in trouble, for what runs beside requests.
+BUSY_SECONDS: Final = 2.0
+# How long a new replica waits for the satellites that the others hold before it takes requests.
+SETTLE_SECONDS: Final = 10.0
 # While draining: how often to look whether the last request has ended.
 DRAIN_STEP: Final = 0.05
+# TLS handshakes that were under way when the listeners closed become connections within this time.
+HANDSHAKE_SECONDS: Final = 0.25
+# A kept connection has this long for one more request, which is answered with `Connection: close`; closing it under
+# the client would lose a request that is on its way.
+IDLE_SECONDS: Final = 2.0
+# The first agent is asked to come back so soon after a drain.
+RETURN_SECONDS: Final = 0.5
 
 
 class HubServer:
@@ -78,8 +89,9 @@ class HubServer:
             config.policy,
             config.trust_domain,
             on_access=self._on_access,
-            on_revoked=self._on_revoked,
+            on_satellites=self._on_satellites,
         )
+        self.certificates = ServingCertificates(config, self.ca)
         self.front = Front(
             addressing=Addressing(config.domain),
             registry=self.registry,
@@ -102,18 +114,23 @@ class HubServer:
             labels=self.access.active_labels,
             adopt=self._adopt,
             removed=self.front.removed,
-            changed=self._on_changed,
+            changed=lambda: self.upkeep.tell(),
             counters=lambda satellite: self.metrics.tunnel(satellite, config.id),
             authenticate=self.access.authenticate,
+            retired_elsewhere=lambda *who: self.upkeep.seen.others(config.id).retired(*who),
+        )
+        self._own_store = SQLiteStore(config.state / "hub.db", busy_seconds=BUSY_SECONDS)
+        self.upkeep = Upkeep(
+            self._own_store, self.access, self.certificates, holds=self.tunnels.holds, on_seen=self._on_seen
         )
         self.tunnel_url = config.advertise.tunnel_url
-        self.presence = Presence(
-            self.store, config, self.tunnel_url, config.advertise.public_url, config.advertise.metrics_url
-        )
-        self._servers: list[asyncio.AbstractServer] = []
-        self._front_servers: list[asyncio.AbstractServer] = []
+        self._settled = False
+        self._listeners = FrontListeners(reuse_port=config.reuse_port)
+        self._health_servers: list[asyncio.AbstractServer] = []
+        self._tunnel_servers: list[asyncio.Server] = []
+        self._contexts: list[ReloadingContext] = []
+        self._watches: list[FileWatch] = []
         self._tasks: list[asyncio.Task[Any]] = []
-        self._tunnel_listener: TunnelListener | None = None
 
     def _audit_log(self) -> AuditLog | None:
         target = self.config.audit.path
@@ -128,17 +145,35 @@ class HubServer:
     # ---- start ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open every listener. Raises PlatformError when the configuration, the store or a port is not usable."""
-        loop = asyncio.get_running_loop()
+        """Open every listener, those for clients last. Raises PlatformError when the configuration, the store or a port
+        is not usable.
+        """
         self.access.load()
+        self.certificates.issue(self.access.active(), time.time())
+        self.tunnels.expect(self.access.active())
         self.front.apps.update(self.mounts)
-        self.deadlines.start(loop)
-        tls, bundle = serving_files(self.config, self.ca, sorted(self.access.satellites))
-        public = ReloadingContext(lambda c, k, ca: public_server_context(c, k), tls.cert, tls.key)
-        tunnel = ReloadingContext(_tunnel_context, tls.cert, tls.key, bundle)
-        for context in (public, tunnel):
-            self._tasks.append(spawn(context.watch().run(), "certificate-watch"))
-        listeners = self.config.listeners
+        self.deadlines.start(asyncio.get_running_loop())
+        app = health_app(self.checks, self.metrics.text, self.metrics.openmetrics)
+        for address in self.config.listeners.health:
+            self._health_servers.append(await opened(address, health_server(address, app, self.deadlines)))
+        await self._listen_for_tunnels()
+        public_url, metrics_url = self.config.advertise.public_url, self.config.advertise.metrics_url
+        me = Replica(self.config.id, self.tunnel_url, public_url, metrics_url, 0.0)
+        await self.upkeep.appear(Presence(self._own_store, me))
+        self._tasks.append(spawn(self.upkeep.run(), "upkeep"))
+        self._tasks.append(spawn(self._expire_queues(), "queues"))
+        self._tasks.append(spawn(probe_lag(self.metrics.loop_lag.observe), "lag-probe"))
+        if self.config.policy is not None:
+            self._watch(FileWatch([self.config.policy], self.upkeep.reload_policy))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
+        await self._settle()
+        await self._listen_for_clients()
+        log.info("hub replica is up", extra={"replica": self.config.id})
+
+    async def _listen_for_tunnels(self) -> None:
+        files = self.certificates.tunnel
+        context = ReloadingContext(_tunnel_context, files.cert, files.key, self.certificates.client_ca)
+        self._follow(context)
         desk = JoinDesk(
             JoinRules(self.store, self.ca, os.urandom),
             self.ca.cert_pem,
@@ -146,93 +181,73 @@ class HubServer:
             self._audit_join,
             JoinConfig(approval=self.config.approval == "required", replicas=lambda: self.tunnels.replicas),
         )
-        self._tunnel_listener = TunnelListener(self.tunnels, desk)
-        for address in listeners.tunnel:
-            self._servers.append(
-                await self._opened(
-                    address,
-                    self._tunnel_listener.listen(address, tunnel.context, reuse_port=self.config.reuse_port),
-                )
-            )
+        listener = TunnelListener(self.tunnels, desk)
+        for address in self.config.listeners.tunnel:
+            opening = listener.listen(address, context.context, reuse_port=self.config.reuse_port)
+            self._tunnel_servers.append(await opened(address, opening))
+        if not self.tunnel_url and self._tunnel_servers:
+            host, port = self._tunnel_servers[0].sockets[0].getsockname()[:2]
+            self.tunnel_url = f"wss://[{host}]:{port}" if ":" in host else f"wss://{host}:{port}"
+
+    async def _listen_for_clients(self) -> None:
+        listeners = self.config.listeners
+        files = self.certificates.public
+        context = ReloadingContext(lambda cert, key, ca: public_server_context(cert, key), files.cert, files.key)
+        self._follow(context)
         for address in listeners.public:
-            await self._listen(address, lambda: self._connection("public"), public.context)
+            await self._listeners.open(address, self._connection, context)
         for address in listeners.http:
-            await self._listen(address, lambda: self._connection("http"), None)
+            await self._listeners.open(address, self._connection)
         for address in listeners.sni:
-            await self._listen(address, make_raw(self.front, None), None)
+            await self._listeners.open(address, make_raw(self.front, None))
         for port in listeners.tcp:
             target = ServiceTarget(port.satellite, port.service, "")
-            await self._listen(port.address, make_raw(self.front, target), None)
-        app = health_app(self.checks, self.metrics.text, self.metrics.openmetrics)
-        for address in listeners.health:
-            self._servers.append(await self._opened(address, health_server(address, app, self.deadlines)))
-        self._beat()
-        self._tasks.append(spawn(self._keep_current(), "refresh"))
-        self._tasks.append(spawn(probe_lag(self.metrics.loop_lag.observe), "lag-probe"))
-        if self.config.policy is not None:
-            watch = FileWatch([self.config.policy], self.access.reload_policy)
-            self._tasks.append(spawn(watch.run(), "policy-watch"))
-        log.info("hub replica is up", extra={"replica": self.config.id})
+            await self._listeners.open(port.address, make_raw(self.front, target))
 
-    async def _listen(self, address: Address, factory: Any, context: Any) -> None:
-        server = await self._opened(
-            address,
-            aiofastnet.create_server(
-                asyncio.get_running_loop(),
-                factory,
-                address.host or None,
-                address.port,
-                ssl=context,
-                reuse_port=self.config.reuse_port,
-                backlog=1024,
-            ),
-        )
-        self._front_servers.append(server)
+    async def _settle(self) -> None:
+        """Wait for the satellites that other replicas hold: until they are here too, requests are better off there."""
+        end = time.monotonic() + SETTLE_SECONDS
+        while self._awaited() and time.monotonic() < end:  # noqa: ASYNC110  # three things change it
+            await asyncio.sleep(DRAIN_STEP)
+        self._settled = True
 
-    async def _opened(self, address: Address, opening: Any) -> asyncio.AbstractServer:
-        try:
-            server: asyncio.AbstractServer = await opening
-        except OSError as e:
-            raise ConfigError(
-                f"cannot listen on {address}: {e.strerror or e}",
-                hint="Stop what uses the port, or choose another one in the configuration.",
-            ) from e
-        return server
+    def _awaited(self) -> list[str]:
+        """Satellites that another replica holds, and that have not registered here."""
+        here = {one.name for one in self.registry.satellites() if one.registered}
+        return sorted((self.upkeep.seen.others(self.config.id).held() & set(self.access.active())) - here)
 
-    def _connection(self, listener: str) -> HttpConnection:
+    def _follow(self, context: ReloadingContext) -> None:
+        self._contexts.append(context)
+        self._watch(context.watch())
+
+    def _watch(self, watch: FileWatch) -> None:
+        self._watches.append(watch)
+        self._tasks.append(spawn(watch.run(), "file-watch"))
+
+    def _reload(self) -> None:
+        """SIGHUP: read the policy and the certificates again."""
+        for watch in self._watches:
+            watch.poke()
+
+    def _connection(self) -> HttpConnection:
         return HttpConnection(self.options, make_handler(self.front))
 
     # ---- keeping current -----------------------------------------------------------------------------------------
 
-    async def _keep_current(self) -> None:
-        next_beat = 0.0
+    async def _expire_queues(self) -> None:
         while True:
-            await asyncio.sleep(REFRESH_SECONDS)
-            now = time.monotonic()
-            self.front.expire_queues(now)
-            try:
-                self.access.refresh()
-            except StoreError as e:
-                self.presence.problem = e.message
-            if now >= next_beat:
-                next_beat = now + HEARTBEAT_SECONDS
-                self._beat()
+            await asyncio.sleep(QUEUE_SECONDS)
+            self.front.expire_queues(time.monotonic())
 
-    def _beat(self) -> None:
-        held = sorted({t.satellite for t in self.tunnels.members if t.lease is not None})
-        if not self.draining:
-            self.presence.beat(held, self.tunnels.set_replicas)
-
-    def _on_changed(self) -> None:
-        """A tunnel came or went; the next heartbeat tells the others."""
-        asyncio.get_running_loop().call_soon(self._beat)
+    def _on_seen(self, seen: Seen) -> None:
+        self.tunnels.set_replicas(seen.urls())
 
     def _on_access(self, policy: Any, tokens: ClientTokens) -> None:
         self.front.set_access(policy, tokens)
 
-    def _on_revoked(self, satellite: str) -> None:
-        log.warning("satellite lost its right to connect", extra={"satellite": satellite})
-        self.tunnels.drop(satellite, "this satellite was revoked")
+    def _on_satellites(self) -> None:
+        self.tunnels.expect(self.access.active())
+        self.tunnels.enforce(self.access.accepts)
 
     def _on_suspicious(self, endpoint: Endpoint, what: str) -> None:
         log.warning("satellite broke the rules", extra={"service": endpoint.key, "what": what})
@@ -248,32 +263,36 @@ class HubServer:
     # ---- health --------------------------------------------------------------------------------------------------
 
     def checks(self) -> list[Check]:
-        """What readiness depends on."""
+        """What readiness depends on. A broken policy file is only told: the former policy is in force."""
+        awaited = "" if self._settled else f"waiting for satellites: {', '.join(self._awaited()[:10])}"
+        certificates = "; ".join(str(one.error) for one in self._contexts if one.error is not None)
         return [
             ("draining", not self.draining, "shutting down" if self.draining else "serving"),
-            ("store", not self.presence.problem, self.presence.problem or "reachable"),
-            ("policy", not self.access.problem, self.access.problem or "loaded"),
+            ("store", not self.upkeep.problem, self.upkeep.problem or "reachable"),
+            ("tunnels", not awaited, awaited or f"{self.registry.tunnel_count} connected"),
+            ("certificates", not certificates, certificates or "in force"),
+            ("policy", True, f"the former one is in force: {self.access.problem}" if self.access.problem else "loaded"),
         ]
 
     # ---- end -----------------------------------------------------------------------------------------------------
 
     async def drain(self) -> None:
-        """Leave without losing a request: readiness off, GOAWAY, no new connections, then wait for the streams."""
+        """Leave without losing a request: readiness off, no new connections, GOAWAY; then wait for the streams."""
+        log.info("draining", extra={"replica": self.config.id})
         self.draining = True
         self.options.draining = True
-        with contextlib.suppress(StoreError):
-            self.presence.leave()
-        self.tunnels.drain(1.0)
-        if self._tunnel_listener is not None:
-            self._tunnel_listener.draining = True
-        # What the kernel has accepted for us already is ours to serve: one more turn of the loop takes it in.
-        await asyncio.sleep(DRAIN_STEP)
-        for server in self._front_servers:
-            server.close()
-        for connection in list(self.options.connections):
-            connection.drain()
         end = time.monotonic() + self.config.timeouts.drain
+        await self._listeners.drain()
+        for server in self._tunnel_servers:
+            server.close()
+        self.tunnels.drain(RETURN_SECONDS)
+        await self.upkeep.leave()
+        await asyncio.sleep(HANDSHAKE_SECONDS)
+        quiet = time.monotonic() + IDLE_SECONDS
         while self._busy() and time.monotonic() < end:
+            if time.monotonic() >= quiet:
+                for connection in list(self.options.connections):
+                    connection.drain()
             await asyncio.sleep(DRAIN_STEP)
 
     def _busy(self) -> bool:
@@ -283,12 +302,14 @@ class HubServer:
         for task in self._tasks:
             task.cancel()
         self.tunnels.close()
-        for server in (*self._servers, *self._front_servers):
+        self._listeners.close()
+        for server in (*self._tunnel_servers, *self._health_servers):
             server.close()
         for connection in list(self.options.connections):
             connection.transport.abort()
         self.deadlines.stop()
         await asyncio.sleep(0)
+        self.upkeep.close()
         if self.audit is not None:
             self.audit.close()
         self.store.close()
@@ -297,24 +318,6 @@ class HubServer:
 def _tunnel_context(cert: Path, key: Path, ca: Path | None) -> Any:
     assert ca is not None
     return tunnel_server_context(cert, key, ca)
-
-
-async def serve(server: HubServer) -> int:
-    """Start, wait for a signal, drain, end. A second signal ends at once."""
-    stop = stop_on_signals()
-    try:
-        await server.start()
-        await stop.wait()
-        stop.clear()
-        log.info("draining", extra={"replica": server.config.id})
-        drain = spawn(server.drain(), "drain")
-        hurry = spawn(stop.wait(), "second-signal")
-        await asyncio.wait({drain, hurry}, return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        drain.cancel()
-    finally:
-        await server.close()
-    return 0
 
 
 def run_hub(config: HubConfig) -> int:
@@ -332,7 +335,7 @@ def run_hub(config: HubConfig) -> int:
         server = HubServer(config)
         server.mounts["/api"] = create_api(ServerView(server))
         server.mounts["/console"] = console_app()
-        return await serve(server)
+        return await run_until_stopped(server)
 
     try:
         return run(main())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from typing import Final
 
 from picows import WSUpgradeRequest, ws_create_server
 from picows.common import WSUpgradeResponse, WSUpgradeResponseWithListener
@@ -11,7 +12,12 @@ from picows.common import WSUpgradeResponse, WSUpgradeResponseWithListener
 from platformctl.hub.join import JoinDesk, ca_response
 from platformctl.hub.tunnels import HubTunnel, HubTunnels
 from platformctl.net.address import Address
+from platformctl.net.link import CLOSE_SECONDS
 from platformctl.wire import frames
+
+# All satellites of a hub may dial at the same time; the kernel holds them until their turn comes.
+BACKLOG: Final = 4096
+HANDSHAKE_SECONDS: Final = 10.0
 
 
 class TunnelListener:
@@ -20,7 +26,6 @@ class TunnelListener:
     def __init__(self, tunnels: HubTunnels, desk: JoinDesk) -> None:
         self._tunnels = tunnels
         self._desk = desk
-        self.draining = False
 
     async def listen(self, address: Address, context: ssl.SSLContext, *, reuse_port: bool) -> asyncio.Server:
         return await ws_create_server(
@@ -29,9 +34,13 @@ class TunnelListener:
             address.port,
             ssl=context,
             reuse_port=reuse_port,
-            backlog=1024,
+            backlog=BACKLOG,
             max_frame_size=2 * frames.MAX_MESSAGE,
-            websocket_handshake_timeout=10,
+            # The link answers: what a peer that reads nothing asks for must not pile up.
+            enable_auto_pong=False,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS,
+            ssl_shutdown_timeout=CLOSE_SECONDS,
+            websocket_handshake_timeout=HANDSHAKE_SECONDS,
             logger_name="tunnel",
         )
 
@@ -49,8 +58,6 @@ class TunnelListener:
         offered = [each.strip() for each in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
         if frames.SUBPROTOCOL not in offered:
             return _refuse(400, f"the subprotocol is {frames.SUBPROTOCOL}")
-        if self.draining:
-            return _refuse(503, "this hub replica is shutting down")
         tunnel = HubTunnel(self._tunnels)
         agreed = WSUpgradeResponse.create_101_response({"Sec-WebSocket-Protocol": frames.SUBPROTOCOL})
         return WSUpgradeResponseWithListener(agreed, tunnel.link)

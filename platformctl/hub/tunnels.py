@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from platformctl.errors import AccessDenied, Conflict, SessionError, excerpt
 from platformctl.net.link import Link
 from platformctl.net.tls import PeerIdentity, peer_identity
 from platformctl.routing.registry import Registry
-from platformctl.routing.spec import SpecError, labels_from_wire, specs_from_wire
+from platformctl.routing.spec import SpecError, specs_from_wire
 from platformctl.telemetry.metrics import TunnelMetrics
 from platformctl.wire import frames
 from platformctl.wire.session import DEFAULT_MAX_STREAMS, HUB
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("platformctl.hub.tunnels")
 
 MAX_LANES: Final = 16
+# A satellite's older agent goes when the newer one serves all that it does, or after this long (seconds).
+SUPERSEDE_SECONDS: Final = 10.0
+SUPERSEDE_STEP: Final = 0.25
+# What streams of an older agent have to end in, in seconds; then its tunnel is closed.
+RETIRE_SECONDS: Final = 30.0
+# A draining replica tells its agents, one by one, when to come back: so many of them in a second.
+RETURNS_PER_SECOND: Final = 200.0
 _MAX_TEXT: Final = 64
 
 
@@ -43,6 +51,7 @@ class HubTunnel:
         self.instance = ""
         self.version = ""
         self.lane = 0
+        self.lanes = 1
         self.inflight = 0
         self.draining = False
         self.connected_at = time.time()
@@ -85,9 +94,8 @@ class HubTunnel:
         elif kind == frames.DEREGISTER:
             self._on_deregister(self.lease, message)
         elif kind == frames.GOAWAY:
-            # Nothing more is opened here; our GOAWAY tells the agent that this is so (SPEC.md, "Drain").
+            # Nothing more is opened here: the session's answer has told the agent so (SPEC.md, "Drain").
             self.draining = True
-            self.session.goaway(frames.NO_ERROR, "acknowledged")
 
     def on_open(self, stream: Stream, payload: bytes, end: bool) -> None:
         raise SessionError(frames.PROTOCOL, "an agent opens no streams")
@@ -96,6 +104,7 @@ class HubTunnel:
         """The session keeps the smoothed value; metrics and status read it there."""
 
     def on_down(self, reason: str) -> None:
+        self.draining = True
         self.tunnels.members.discard(self)
         lease, self.lease = self.lease, None
         if lease is not None:
@@ -116,16 +125,20 @@ class HubTunnel:
         if message.get("satellite") != self.satellite:
             raise SessionError(frames.UNAUTHORIZED, f"the certificate is for satellite {self.satellite}, HELLO is not")
         instance = message.get("instance")
-        lane = message.get("lane", 0)
         if not isinstance(instance, str) or not 1 <= len(instance) <= _MAX_TEXT:
             raise SessionError(frames.PROTOCOL, "HELLO without an instance id")
-        if not isinstance(lane, int) or not 0 <= lane < MAX_LANES:
-            raise SessionError(frames.PROTOCOL, f"HELLO with lane {lane!r:.20}")
+        lane = message.get("lane", 0)
+        lanes = message.get("lanes", 1)
+        if type(lane) is not int or type(lanes) is not int or not 0 <= lane < MAX_LANES or lanes > MAX_LANES:
+            raise SessionError(frames.PROTOCOL, f"HELLO with lane {lane!r:.20} of {lanes!r:.20}")
         labels = self.tunnels.labels(self.satellite)
         if labels is None:
             raise SessionError(frames.UNAUTHORIZED, f"satellite {self.satellite} is not accepted by this hub")
+        if self.tunnels.retired_elsewhere(self.satellite, instance):
+            raise SessionError(frames.SUPERSEDED, f"a newer agent of satellite {self.satellite} runs already")
         self.instance = instance
         self.lane = lane
+        self.lanes = max(lanes, lane + 1)
         self.version = excerpt(str(message.get("agent_version", "")), _MAX_TEXT)
         try:
             self.lease, superseded = self.tunnels.registry.attach(self.satellite, instance, labels, self)
@@ -133,13 +146,8 @@ class HubTunnel:
             raise SessionError(frames.SUPERSEDED, f"{e.message}: {e.hint}") from e
         self.session.send_control(frames.WELCOME, self.tunnels.welcome(max(common)))
         for old in superseded:
-            tunnel = old.tunnel
-            assert isinstance(tunnel, HubTunnel)
-            tunnel.session.goaway(frames.SUPERSEDED, "a newer instance of this satellite has connected")
-        counters = self.tunnels.counters(self.satellite)
-        counters.reconnects += counters.expected
-        counters.expected = 1
-        counters.up(self.session)
+            self.tunnels.supersede(old)
+        self.tunnels.count_up(self)
         self.tunnels.changed()
         log.info("tunnel up", extra={"satellite": self.satellite, "tunnel": self.id, "remote": self.remote})
 
@@ -178,6 +186,7 @@ class HubTunnels:
         changed: the set of tunnels or services changed.
         counters: the metric handle of a satellite's tunnels to this replica.
         authenticate: whether a certificate may open tunnels; raises AccessDenied.
+        retired_elsewhere: whether another replica has seen a newer instance of a satellite than this one.
     """
 
     def __init__(
@@ -192,6 +201,7 @@ class HubTunnels:
         changed: Callable[[], None],
         counters: Callable[[str], TunnelMetrics],
         authenticate: Callable[[PeerIdentity | None], PeerIdentity],
+        retired_elsewhere: Callable[[str, str], bool] = lambda satellite, instance: False,
     ) -> None:
         self.registry = registry
         self.replica = replica
@@ -202,8 +212,33 @@ class HubTunnels:
         self.changed = changed
         self.counters = counters
         self.authenticate = authenticate
+        self.retired_elsewhere = retired_elsewhere
         self.members: set[HubTunnel] = set()
         self.replicas: list[dict[str, str]] = []
+        self._lanes_seen: set[tuple[str, int]] = set()
+        self._expected: set[str] = set()
+
+    def holds(self) -> dict[str, list[str]]:
+        """The satellites with a tunnel here, each with its instances that were superseded."""
+        return {one.name: list(one.retired) for one in self.registry.satellites()}
+
+    def expect(self, satellites: Iterable[str]) -> None:
+        """These may connect, so each should have its tunnels here; all others none."""
+        names = set(satellites)
+        for name in names:
+            counters = self.counters(name)
+            counters.expected = counters.expected or 1
+        for name in self._expected - names:
+            self.counters(name).expected = 0
+        self._expected = names
+
+    def count_up(self, tunnel: HubTunnel) -> None:
+        counters = self.counters(tunnel.satellite)
+        place = (tunnel.satellite, tunnel.lane)
+        counters.reconnects += place in self._lanes_seen
+        self._lanes_seen.add(place)
+        counters.expected = tunnel.lanes
+        counters.up(tunnel.session)
 
     def welcome(self, version: int) -> dict[str, Any]:
         return {
@@ -223,16 +258,39 @@ class HubTunnels:
             if tunnel.lease is not None:
                 tunnel.session.send_control(frames.REPLICAS, {"replicas": replicas})
 
-    def drain(self, retry_after: float) -> None:
-        """Ask every agent to open its replacement; streams go on until the hub closes."""
-        for tunnel in list(self.members):
-            tunnel.session.goaway(frames.NO_ERROR, "this hub replica is shutting down", retry_after)
+    def supersede(self, old: Lease, waited: float = 0.0) -> None:
+        """A newer agent of the satellite is here. Make before break: the older one serves until the newer one does."""
+        tunnel = old.tunnel
+        assert isinstance(tunnel, HubTunnel)
+        if tunnel.lease is not old:
+            return
+        loop = asyncio.get_running_loop()
+        satellite = self.registry.satellite(old.satellite)
+        current = satellite is not None and satellite.has_current()
+        if current and waited < SUPERSEDE_SECONDS and self._serves(old):
+            loop.call_later(SUPERSEDE_STEP, self.supersede, old, waited + SUPERSEDE_STEP)
+            return
+        # Without a successor it may come back at once, as the current instance.
+        code = frames.SUPERSEDED if current else frames.NO_ERROR
+        tunnel.session.goaway(code, "a newer agent of this satellite has connected")
+        loop.call_later(RETIRE_SECONDS, tunnel.link.close, "a newer agent of this satellite has taken over")
 
-    def drop(self, satellite: str, reason: str) -> None:
-        """Close all tunnels of a satellite now: it was revoked."""
-        for tunnel in [t for t in self.members if t.satellite == satellite]:
-            tunnel.session.goaway(frames.UNAUTHORIZED, reason)
-            tunnel.link.close(reason)
+    def _serves(self, lease: Lease) -> bool:
+        endpoints = (self.registry.endpoint(lease.satellite, name) for name in lease.services)
+        return any(endpoint is not None and lease in endpoint.leases for endpoint in endpoints)
+
+    def drain(self, retry_after: float) -> None:
+        """Ask every agent for its replacement, one after the other; streams go on until the hub closes."""
+        for number, tunnel in enumerate(list(self.members)):
+            wait = retry_after + number / RETURNS_PER_SECOND
+            tunnel.session.goaway(frames.NO_ERROR, "this hub replica is shutting down", round(wait, 3))
+
+    def enforce(self, accepts: Callable[[str, str], bool]) -> None:
+        """Close now the tunnels of satellites that `accepts(name, certificate serial)` no longer."""
+        for tunnel in list(self.members):
+            if not accepts(tunnel.satellite, tunnel.serial):
+                tunnel.session.goaway(frames.UNAUTHORIZED, "this satellite, or its certificate, was revoked")
+                tunnel.link.close("revoked")
 
     def close(self) -> None:
         for tunnel in list(self.members):

@@ -37,8 +37,9 @@ class ServerView:
         server = self._server
         tunnels = [t for t in server.tunnels.members if t.satellite == record.name and t.lease is not None]
         attached = server.registry.satellite(record.name)
-        expected = len(server.presence.replicas)
-        connected = server.presence.connected(record.name)
+        others = server.upkeep.seen.others(server.config.id)
+        expected = 1 + len(others.replicas)
+        connected = others.connected(record.name) + bool(tunnels)
         state: SatelliteState
         if record.state != "active":
             state = "pending" if record.state == "pending" else "revoked"
@@ -111,9 +112,9 @@ class ServerView:
                 current=one.id == server.config.id,
                 version=platformctl.__version__ if one.id == server.config.id else "",
                 started_at=server.started_at if one.id == server.config.id else None,
-                tunnels=len(server.presence.holds.get(one.id, ())),
+                tunnels=len(server.upkeep.seen.holds.get(one.id, ())),
             )
-            for one in server.presence.replicas
+            for one in server.upkeep.seen.replicas
         ]
 
     def version(self) -> VersionView:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import unquote
 
+from platformctl.errors import HeadError
+from platformctl.net.deadlines import NEVER
 from platformctl.net.http1 import HttpConnection
 from platformctl.net.tasks import spawn
 from platformctl.wire.heads import RequestHead
@@ -24,6 +27,8 @@ Message = MutableMapping[str, Any]
 App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
 MAX_QUEUED: Final = 256 * 1024
+# A request body of which nothing came for so long is given up (seconds).
+BODY_SECONDS: Final = 30.0
 _NO_BODY: Final = (204, 304)
 
 
@@ -41,6 +46,7 @@ class AsgiExchange:
         self._ended = not connection.reading_body
         self._body_seen = False
         self._gone = False
+        self._arrived = False
         self._wake = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
@@ -67,11 +73,14 @@ class AsgiExchange:
             "server": None,
             "state": state,
         }
+        if not self._ended:
+            connection.deadline = time.monotonic() + BODY_SECONDS
         self._task = spawn(self._run(app), "asgi-request")
 
     # ---- Exchange ------------------------------------------------------------------------------------------------
 
     def on_body(self, data: bytes) -> None:
+        self._arrived = True
         self._queue.append(data)
         self._queued += len(data)
         if self._queued > MAX_QUEUED:
@@ -80,7 +89,17 @@ class AsgiExchange:
 
     def on_body_end(self, trailers: bytes) -> None:
         self._ended = True
+        self._connection.deadline = NEVER
         self._wake.set()
+
+    def on_bad_body(self, error: HeadError) -> None:
+        self.on_gone()
+        if self._started:
+            self._connection.abort()
+        else:
+            self._connection.refuse(error.status, error.code, str(error), request_id=self._request_id)
+            self._keep_alive = False
+            self._finish()
 
     def on_client_blocked(self) -> None:
         self._writable.clear()
@@ -94,7 +113,15 @@ class AsgiExchange:
         self._writable.set()
 
     def on_timeout(self, now: float) -> None:
-        """Local answers have no deadline of their own: an event stream lives as long as its client."""
+        """An answer has no deadline, for an event stream lives as long as its client; the body of a request has one."""
+        if self._ended:
+            return
+        if self._arrived or self._queue:
+            self._arrived = False
+            self._connection.deadline = now + BODY_SECONDS
+        else:
+            self.on_gone()
+            self._connection.abort()
 
     # ---- ASGI ----------------------------------------------------------------------------------------------------
 
@@ -122,7 +149,7 @@ class AsgiExchange:
 
     async def _send(self, message: Message) -> None:
         if self._gone:
-            return
+            raise ConnectionResetError("the client is gone")  # ASGI 2.4: that is how an application learns of it
         if message["type"] == "http.response.start":
             self._status = int(message["status"])
             self._headers = [(bytes(n).lower(), bytes(v)) for n, v in message.get("headers", [])]
@@ -170,6 +197,7 @@ class AsgiExchange:
 
     def _finish(self) -> None:
         self.answered = True
+        self.on_gone()  # an application that goes on listening hears that it is over
         if self._connection.exchange is self:
             self._connection.finish(self._keep_alive)
 
@@ -177,6 +205,8 @@ class AsgiExchange:
         try:
             await app(self._scope, self._receive, self._send)
         except Exception:
+            if self._gone and not self.answered:
+                return
             log.exception("the application failed on %s", self._scope["path"])
             if not self._started and not self._gone:
                 self._connection.refuse(

@@ -26,6 +26,9 @@ class AppHandler:
     def repeat(self) -> Exchange | None:
         return None
 
+    def adapt(self, raw: bytes) -> Exchange | None:
+        return None
+
     def closed(self) -> None:
         """Nothing is kept for a connection."""
 

@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+import aiofastnet
+
 from platformctl.errors import HeadError
 from platformctl.net.deadlines import NEVER, Deadlines
 from platformctl.net.problem import render_http1
@@ -24,9 +26,12 @@ if TYPE_CHECKING:
 
 # Pipelined bytes that may wait behind an exchange before reading pauses.
 MAX_PIPELINED: Final = 64 * 1024
-# How much of a body that nobody wants is read to keep a connection, and for how long (RFC 9112 9.6: lingering close).
-MAX_DISCARDED: Final = 1024 * 1024
+# How much of a body that nobody wants is read to keep a connection (Go's net/http takes the same).
+MAX_DISCARDED: Final = 256 * 1024
+# How long a client has to read the last answer and close, while what it still sends is discarded (RFC 9112 9.6).
 LINGER_SECONDS: Final = 5.0
+# TLS cannot close one direction: a client that waits for the end gets it after this.
+TLS_LINGER_SECONDS: Final = 1.0
 # nginx and envoy buffer about as much per connection before they push back.
 WRITE_HIGH: Final = 256 * 1024
 
@@ -44,6 +49,7 @@ class Exchange(Protocol):
 
     def on_body(self, data: bytes) -> None: ...
     def on_body_end(self, trailers: bytes) -> None: ...
+    def on_bad_body(self, error: HeadError) -> None: ...
     def on_client_writable(self) -> None: ...
     def on_client_blocked(self) -> None: ...
     def on_gone(self) -> None: ...
@@ -55,6 +61,7 @@ class Handler(Protocol):
 
     def begin(self, request: RequestHead, raw: bytes) -> Exchange: ...
     def repeat(self) -> Exchange | None: ...
+    def adapt(self, raw: bytes) -> Exchange | None: ...
     def closed(self) -> None: ...
 
 
@@ -75,6 +82,7 @@ class HttpConnection(asyncio.Protocol):
     Attributes:
         memo: the bytes of the last body-less request head, when the handler can repeat it without parsing.
         deadline: see net/deadlines.
+        writes_views: the transport copies what it cannot send at once, so it may be given a view that is only lent.
         blocked: the transport's buffer is over its high-water mark.
     """
 
@@ -84,8 +92,10 @@ class HttpConnection(asyncio.Protocol):
         "_decoder",
         "_dispatching",
         "_discarded",
+        "_head_begun",
         "_paused",
         "_state",
+        "_unsent",
         "blocked",
         "deadline",
         "exchange",
@@ -95,6 +105,7 @@ class HttpConnection(asyncio.Protocol):
         "peer",
         "secure",
         "transport",
+        "writes_views",
     )
 
     def __init__(self, options: ServerOptions, make_handler: Callable[[HttpConnection], Handler]) -> None:
@@ -102,6 +113,7 @@ class HttpConnection(asyncio.Protocol):
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set in connection_made
         self.peer = ""
         self.secure = False
+        self.writes_views = False
         self.exchange: Exchange | None = None
         self.blocked = False
         self.deadline = NEVER
@@ -112,6 +124,8 @@ class HttpConnection(asyncio.Protocol):
         self._decoder: ChunkedDecoder | None = None
         self._paused = False
         self._discarded = 0
+        self._unsent = 0
+        self._head_begun = False
         self._dispatching = False
         self.handler = make_handler(self)
 
@@ -123,6 +137,7 @@ class HttpConnection(asyncio.Protocol):
         address = transport.get_extra_info("peername")
         self.peer = str(address[0]) if address else ""
         self.secure = transport.get_extra_info("ssl_object") is not None
+        self.writes_views = isinstance(transport, aiofastnet.Transport)
         self.options.connections.add(self)
         self.options.deadlines.members.add(self)
         self.deadline = time.monotonic() + self.options.head_timeout
@@ -134,21 +149,27 @@ class HttpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         state = self._state
         if state == _HEAD:
-            if self.exchange is not None:
+            if self.exchange is not None or self.blocked:
                 self._hold(data)
-            elif data == self.memo and not self._buffer:
-                self._dispatching = True
-                exchange = self.handler.repeat()
-                self._dispatching = False
-                if exchange is None:
-                    self._on_head(data)
-                elif not exchange.answered:
-                    self.exchange = exchange
-            else:
-                self._buffer += data
+            elif not self.memo or self._buffer or not self._repeat(data):
+                self._buffer = self._buffer + data if self._buffer else data
                 self._advance()
         else:
             self._on_body(data)
+
+    def _repeat(self, data: bytes) -> bool:
+        """Whether the handler took `data` as one more head like the last one; there is nothing else in it then."""
+        if data == self.memo:
+            exchange = self.handler.repeat()
+        elif data.find(b"\r\n\r\n") == len(data) - 4:
+            exchange = self.handler.adapt(data)
+        else:
+            return False
+        if exchange is None:
+            return False
+        if not exchange.answered:
+            self.exchange = exchange
+        return True
 
     def eof_received(self) -> bool:
         exchange = self.exchange
@@ -175,6 +196,9 @@ class HttpConnection(asyncio.Protocol):
         self.blocked = False
         if self.exchange is not None:
             self.exchange.on_client_writable()
+        elif self._state == _HEAD:
+            self.resume()
+            self._advance()
 
     # ---- for exchanges -------------------------------------------------------------------------------------------
 
@@ -203,27 +227,35 @@ class HttpConnection(asyncio.Protocol):
         """The request body has not been read to its end yet."""
         return self._state in (_FIXED, _CHUNKED)
 
+    @property
+    def can_keep(self) -> bool:
+        """The connection may stay after an answer that comes now: of the body, if any, only a little is missing."""
+        state = self._state
+        return state == _HEAD or (state == _FIXED and self._body_left <= MAX_DISCARDED)
+
+    def client_reads(self) -> bool:
+        """Whether some of what waits for the client has gone out since the last call."""
+        unsent = self.transport.get_write_buffer_size()
+        moved = unsent < self._unsent
+        self._unsent = unsent
+        return moved
+
     def finish(self, keep_alive: bool) -> None:
         """The response has been written. The connection goes on to the next request, or closes."""
         self.exchange = None
-        transport = self.transport
-        if transport.is_closing():
+        if self.transport.is_closing():
             return
         if not keep_alive:
-            if self.reading_body:
-                self._linger()
-            else:
-                transport.close()
+            self._close()
             return
         if self.reading_body:
             # The response came early: read what is left of the body, within bounds, to keep the connection.
-            self._discarded = 0
             self.deadline = time.monotonic() + LINGER_SECONDS
         else:
             self.deadline = time.monotonic() + self.options.idle_timeout
         if self._paused:
             self.resume()
-        if self._buffer and not self._dispatching:
+        if self._buffer:
             self._advance()
 
     def abort(self) -> None:
@@ -262,25 +294,27 @@ class HttpConnection(asyncio.Protocol):
     # ---- heads ---------------------------------------------------------------------------------------------------
 
     def _hold(self, data: bytes) -> None:
-        self._buffer += data
+        self._buffer = self._buffer + data if self._buffer else data
         if len(self._buffer) > MAX_PIPELINED:
             self.pause()
 
-    def _on_head(self, data: bytes) -> None:
+    def _on_head(self, data: bytes) -> bool:
+        """Take a request head off `data`; False when it is not complete yet."""
         start = 0
         while data.startswith(b"\r\n", start) and start < 8:  # RFC 9112 2.2: tolerate empty lines before a request
             start += 2
         end = data.find(b"\r\n\r\n", start)
         if end < 0:
             self._on_partial(data[start:] if start else data)
-            return
+            return False
         end += 4
+        self._head_begun = False
         raw = data if start == 0 and end == len(data) else data[start:end]
         try:
             request = parse_request(raw)
         except HeadError as e:
             self._refuse_head(e)
-            return
+            return True
         length = request.body_length
         if length == UNKNOWN_LENGTH:
             self._state = _CHUNKED
@@ -291,31 +325,44 @@ class HttpConnection(asyncio.Protocol):
         else:
             self._buffer = data[end:] if end != len(data) else b""
         self.deadline = NEVER
-        self._dispatching = True
+        self._discarded = 0
         exchange = self.handler.begin(request, raw)
-        self._dispatching = False
         if not exchange.answered:
             self.exchange = exchange
-            if len(self._buffer) > MAX_PIPELINED:
-                self.pause()
         if length and end != len(data):
             self._on_body(data[end:])
+        return True
 
     def _advance(self) -> None:
         """Start what has been read already; a loop, for a pipeline must not become a recursion."""
-        while self._buffer and self._state == _HEAD and self.exchange is None and not self.transport.is_closing():
-            data, self._buffer = self._buffer, b""
-            self._on_head(data)
-            if self._buffer == data:
-                return  # not complete yet
+        if self._dispatching:
+            return  # the loop below is what called us
+        self._dispatching = True
+        try:
+            while (
+                self._buffer
+                and self._state == _HEAD
+                and self.exchange is None
+                and not self.blocked
+                and not self.transport.is_closing()
+            ):
+                data, self._buffer = self._buffer, b""
+                if not self._on_head(data):
+                    break
+        finally:
+            self._dispatching = False
+        if len(self._buffer) > MAX_PIPELINED:
+            self.pause()
 
     def _on_partial(self, data: bytes) -> None:
         if len(data) > MAX_REQUEST_HEAD:
             self._refuse_head(HeadError(431, "head-too-large", f"the request head is over {MAX_REQUEST_HEAD} bytes"))
             return
-        if not self._buffer and self.exchange is None:
-            self.deadline = time.monotonic() + self.options.head_timeout
         self._buffer = data
+        if not self._head_begun:
+            # Once, at its first byte: a head that trickles in has no more time than any other.
+            self._head_begun = True
+            self.deadline = time.monotonic() + self.options.head_timeout
         # A bare LF cannot become right by waiting for more.
         if b"\n\n" in data or (b"\n" in data and b"\r\n" not in data):
             self._refuse_head(HeadError(400, "bad-request", "the request head has a bare LF"))
@@ -348,10 +395,7 @@ class HttpConnection(asyncio.Protocol):
         elif state == _RAW:
             if self.exchange is not None:
                 self.exchange.on_body(data)
-        else:
-            self._discarded += len(data)
-            if self._discarded > MAX_DISCARDED:
-                self.transport.abort()
+        # Else it is discarded, until the client has seen the answer and closes, or its time is over.
 
     def _on_chunked(self, data: bytes) -> None:
         decoder = self._decoder
@@ -359,10 +403,12 @@ class HttpConnection(asyncio.Protocol):
         try:
             pieces = decoder.feed(data)
         except HeadError as e:
-            exchange, self.exchange = self.exchange, None
-            if exchange is not None:
-                exchange.on_gone()
-            self._refuse_head(e)
+            self._decoder = None
+            self._state = _DISCARD
+            if self.exchange is not None:
+                self.exchange.on_bad_body(e)
+            else:
+                self._close()  # the answer was given before the body turned out to be broken
             return
         if decoder.done:
             self._state = _HEAD
@@ -377,8 +423,8 @@ class HttpConnection(asyncio.Protocol):
             self.exchange.on_body(data)
             return
         self._discarded += len(data)
-        if self._discarded > MAX_DISCARDED:
-            self.transport.abort()
+        if self._discarded > MAX_DISCARDED and self._state != _DISCARD:
+            self._close()
 
     def _body_end(self, trailers: bytes, rest: bytes) -> None:
         exchange = self.exchange
@@ -386,22 +432,32 @@ class HttpConnection(asyncio.Protocol):
             if rest:
                 self._hold(rest)
             exchange.on_body_end(trailers)
-        elif not self.transport.is_closing():
+        elif self._state == _HEAD and not self.transport.is_closing():
             self.deadline = time.monotonic() + self.options.idle_timeout
             self._buffer = rest
-            if not self._dispatching:
-                self._advance()
+            self._advance()
 
     # ---- ends ----------------------------------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        """Close once the client has what was written."""
+        if self.reading_body or self._state == _DISCARD or self._buffer:
+            self._linger()
+            return
+        self._state = _DISCARD
+        self.client_reads()
+        self.deadline = time.monotonic() + self.options.idle_timeout
+        self.transport.close()
 
     def _linger(self) -> None:
         """Close so that the client still reads the answer: half-close, then discard for a moment (RFC 9112 9.6)."""
         self._state = _DISCARD
-        self._discarded = 0
+        self._buffer = b""
         self.memo = b""
         self.resume()
+        self.client_reads()
         if self.secure or not self.transport.can_write_eof():
-            self.transport.close()
+            self.deadline = time.monotonic() + TLS_LINGER_SECONDS
             return
         self.transport.write_eof()
         self.deadline = time.monotonic() + LINGER_SECONDS
@@ -411,9 +467,24 @@ class HttpConnection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is not None:
             exchange.on_timeout(now)
+        elif self._state == _DISCARD:
+            self._on_closing_deadline(now)
+        elif self.blocked:
+            if self.client_reads():
+                self.deadline = now + self.options.idle_timeout
+            else:
+                self.abort()
         elif self._state == _HEAD and self._buffer:
             self._refuse_head(HeadError(408, "head-timeout", "the request head did not come in time"))
-        elif self._state in (_HEAD, _RAW):
+        else:
+            self._close()
+
+    def _on_closing_deadline(self, now: float) -> None:
+        """The client still reads, or had its time: a connection that nobody reads must not stay for ever."""
+        if self.client_reads():
+            self.deadline = now + self.options.idle_timeout
+        elif self.secure and not self.transport.is_closing():
+            self.deadline = now + LINGER_SECONDS
             self.transport.close()
         else:
             self.transport.abort()
@@ -421,6 +492,6 @@ class HttpConnection(asyncio.Protocol):
     def drain(self) -> None:
         """The listener is closing: an idle connection ends now, a busy one after its response."""
         if self.exchange is None and self._state == _HEAD and not self._buffer:
-            self.transport.close()
+            self._close()
 
 

@@ -1,7 +1,7 @@
 """One tunnel connection: a picows WebSocket carrying a wire Session. Both roles use this class.
 
-Everything that became ready in one loop tick goes out as one message. While the transport is blocked only control frames
-follow; data stays in its streams, bounded by credit. Reading never waits for writing.
+Everything that became ready in one loop tick goes out as one message. While the transport is blocked only control
+frames follow; data stays in its streams, bounded by credit. Reading never waits for writing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
-from platformctl.errors import WireError
+from platformctl.errors import SessionError, WireError
 from platformctl.wire import frames
 from platformctl.wire.session import AGENT, Session
 from platformctl.wire.stream import Stream
@@ -32,6 +32,10 @@ HEADROOM: Final = bytes(14)
 # A handshake that is not finished by then never will be.
 GREETING_SECONDS: Final = 10.0
 READ_BUFFER: Final = 64 * 1024
+# What control frames may add to a transport that is blocked; beyond that the session counts them, and gives up.
+BLOCKED_ROOM: Final = 256 * 1024
+# How long a closed tunnel may take to send what it still has.
+CLOSE_SECONDS: Final = 5.0
 
 _TCP_USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", None)
 
@@ -71,6 +75,8 @@ class Link(WSListener):
         self._receiving = False
         self._tick_timer: asyncio.TimerHandle | None = None
         self._greeting_by = time.monotonic() + GREETING_SECONDS
+        self._abort_timer: asyncio.TimerHandle | None = None
+        self._ended = False
 
     # ---- picows --------------------------------------------------------------------------------------------------
 
@@ -91,7 +97,10 @@ class Link(WSListener):
         if frame.msg_type is not WSMsgType.BINARY or not frame.fin:
             if frame.msg_type is WSMsgType.CLOSE:
                 self.close("the peer closed the tunnel")
-            elif frame.msg_type not in (WSMsgType.PING, WSMsgType.PONG):
+            elif frame.msg_type is WSMsgType.PING:
+                if not self._blocked:  # whoever asks and does not read gets no answers to keep
+                    transport.send_pong(frame.get_payload_as_bytes())
+            elif frame.msg_type is not WSMsgType.PONG:
                 self.fail(WireError(frames.PROTOCOL, "only whole binary messages are allowed"))
             return
         self._receiving = True
@@ -113,6 +122,8 @@ class Link(WSListener):
             self._loop.call_soon(self._flush)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
         self._end("the connection was lost")
 
     def pause_writing(self) -> None:
@@ -145,40 +156,53 @@ class Link(WSListener):
     def is_up(self) -> bool:
         return self.transport is not None and not self.session.closed
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the connection is closed, and all that was written has been handed to the kernel."""
+        return self.transport is None or self.transport.is_disconnected
+
     def fail(self, error: WireError) -> None:
         """The peer broke the protocol: say so, and leave."""
+        if self._ended:
+            return
         log.warning("tunnel protocol error", extra={"error": str(error), "wire_code": error.error})
         self.session.goaway(error.error, str(error))
-        self._flush()
         self.close(f"protocol error: {error}", WSCloseCode.PROTOCOL_ERROR)
 
     def close(self, reason: str, code: WSCloseCode = WSCloseCode.OK) -> None:
-        """End the tunnel now; every open stream is reset."""
+        """End the tunnel now: a GOAWAY that was said goes out, every open stream is reset."""
+        if self._ended:
+            return
         transport = self.transport
         if transport is not None and not transport.is_disconnected:
+            self._flush()
             with contextlib.suppress(OSError, RuntimeError):
                 transport.send_close(code)
+            # A peer that reads nothing would keep the connection for as long as it likes.
+            self._abort_timer = self._loop.call_later(CLOSE_SECONDS, transport.disconnect, False)
             transport.disconnect()
         self._end(reason)
 
     def _end(self, reason: str) -> None:
-        if self.session.closed:
+        if self._ended:
             return
+        self._ended = True
         self.reason = self.reason or reason
         if self._tick_timer is not None:
             self._tick_timer.cancel()
             self._tick_timer = None
-        self.session.lost(frames.TUNNEL_LOST)
+        # The owner first: a stream that is reset may be opened anew, and must not come back here.
         self.owner.on_down(self.reason)
+        self.session.lost(frames.TUNNEL_LOST)
         self.owner.on_received()
 
     def _tick(self) -> None:
         self._tick_timer = self._loop.call_later(TICK, self._tick)
         now = time.monotonic()
         if not self.session.greeted and now > self._greeting_by:
-            self._dead("the peer did not greet in time")
+            self.fail(SessionError(frames.PROTOCOL, "no greeting in time"))
         elif not self.session.tick(now):
-            self._dead("the peer does not answer PING")
+            self._dead("the peer reads nothing" if self.session.overloaded else "the peer does not answer PING")
 
     def _dead(self, reason: str) -> None:
         self._end(reason)
@@ -193,7 +217,8 @@ class Link(WSListener):
         if transport is None or session.closed:
             return
         if self._blocked:
-            self._send(transport, session.data_to_send(True))
+            if transport.underlying_transport.get_write_buffer_size() < WRITE_HIGH + BLOCKED_ROOM:
+                self._send(transport, session.data_to_send(True))
             return
         self._send(transport, session.data_to_send())
         if session.has_more and not self._blocked and not self._scheduled:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import sys
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 try:
     from uvloop import run as run_loop
@@ -15,6 +16,8 @@ except ImportError:  # no wheel for this platform: asyncio's own loop works, onl
     run_loop = asyncio.run  # type: ignore[assignment]
 
 LAG_PROBE_SECONDS: Final = 0.5
+# How long a thread that computes (a policy being compiled) may keep the loop waiting; Python's default is 5 ms.
+SWITCH_SECONDS: Final = 0.001
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
@@ -24,16 +27,48 @@ def run(main: Coroutine[Any, Any, int]) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    sys.setswitchinterval(SWITCH_SECONDS)
     return run_loop(main)
 
 
-def stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM or SIGINT sets."""
+class Server(Protocol):
+    """A runtime of ours. `start` may raise; `drain` leaves without losing a request; `close` ends what is left."""
+
+    async def start(self) -> None: ...
+    async def drain(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+async def run_until_stopped(server: Server) -> int:
+    """Start, wait for SIGTERM or SIGINT, drain, end; the exit code. A signal during the start or the drain ends it."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    return stop
+    try:
+        if await _unless(stop, server.start()):
+            await stop.wait()
+            stop.clear()
+            await _unless(stop, server.drain())
+    finally:
+        await server.close()
+    return 0
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do `work` to its end, with its exception; False when `stop` came first, and it was cancelled."""
+    loop = asyncio.get_running_loop()
+    working, stopped = loop.create_task(work), loop.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working
+            return True
+        return False
+    finally:
+        stopped.cancel()
+        working.cancel()
+        await asyncio.wait({working, stopped})
 
 
 async def probe_lag(observe: Callable[[float], None]) -> None:

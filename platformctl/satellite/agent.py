@@ -1,13 +1,14 @@
 """The agent: keeps a tunnel (or several lanes) to every hub replica, and serves what the hub opens on them.
 
-Reconciliation: what is wanted is a set of (URL, lane); each has a keeper that dials, waits until the tunnel ends, and dials
-again. The wanted URLs are the hub's own list of replicas once one hub has told it, the configured ones before that, and
-both while no tunnel is up. A tunnel that is no longer wanted is drained, never cut.
+Reconciliation: what is wanted is a set of (URL, lane); each has a keeper. The wanted URLs are the replicas that the
+tunnels' hubs tell of, the configured ones before any has told, and both while no tunnel has been up for a while. A
+tunnel that is no longer wanted is drained, never cut.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import ssl
@@ -17,14 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from picows import WSError, ws_connect
-
 import platformctl
-from platformctl.errors import PlatformError, excerpt
-from platformctl.net.backoff import Backoff
-from platformctl.net.filewatch import Stamp, fingerprint
+from platformctl.errors import ConfigError
+from platformctl.net.filewatch import fingerprint
 from platformctl.net.tasks import spawn
-from platformctl.net.tls import IDENTITY_CERT, tunnel_client_context
+from platformctl.net.tls import IDENTITY_CA, IDENTITY_CERT, IDENTITY_KEY, tunnel_client_context
+from platformctl.satellite.keeper import Keeper
 from platformctl.satellite.tunnel import AgentTunnel
 from platformctl.wire import frames
 
@@ -34,13 +33,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("platformctl.satellite.agent")
 
-DIAL_SECONDS: Final = 10.0
 # No tunnel for this long: the replica list may be stale, so the configured addresses are dialled as well.
 STRANDED_SECONDS: Final = 5.0
-# Asked to stay away (revoked, or a newer agent runs with this identity): try again, but seldom.
-UNWELCOME_SECONDS: Final = 30.0
 RECONCILE_SECONDS: Final = 1.0
-REGISTER_BATCH: Final = 100
+DRAIN_STEP: Final = 0.02
+# A REGISTER is one control frame of at most MAX_CONTROL bytes, with some room for what is around the list.
+REGISTER_BYTES: Final = frames.MAX_CONTROL - 4096
 
 Key = tuple[str, int]
 
@@ -66,7 +64,7 @@ class Agent:
         *,
         labels: dict[str, str] | None = None,
         lanes: int = 1,
-        jitter: Callable[[], float] = random.random,
+        jitter: Callable[[], float] | None = None,
         counters: Callable[[str], TunnelMetrics] | None = None,
     ) -> None:
         self.name = name
@@ -84,12 +82,12 @@ class Agent:
         self.problem = ""
         self.draining = False
         self.counters = counters
-        self._jitter = jitter
-        self._keepers: dict[Key, asyncio.Task[Any]] = {}
+        self.jitter = jitter or random.Random().random
+        self._keepers: dict[Key, tuple[Keeper, asyncio.Task[Any]]] = {}
         self._up_at = time.monotonic()
         self._wake = asyncio.Event()
         self._context: ssl.SSLContext | None = None
-        self._context_of: Stamp = None
+        self._context_of: list[object] = []
 
     # ---- state for health and metrics ----------------------------------------------------------------------------
 
@@ -114,104 +112,93 @@ class Agent:
                     async with asyncio.timeout(RECONCILE_SECONDS):
                         await self._wake.wait()
                 except TimeoutError:
-                    pass
+                    self._follow_identity()
                 self._wake.clear()
         finally:
-            for keeper in self._keepers.values():
-                keeper.cancel()
+            self._stop_keepers()
             for tunnel in list(self.tunnels):
                 tunnel.link.close("the agent stopped")
 
     async def drain(self, seconds: float) -> None:
         """Leave without losing a request: the hub opens nothing more, what runs ends, then the tunnels close."""
         self.draining = True
-        for keeper in self._keepers.values():
-            keeper.cancel()
-        self._keepers.clear()
+        self._stop_keepers()
+        links = [tunnel.link for tunnel in self.tunnels]
         for tunnel in list(self.tunnels):
             tunnel.leave()
         end = time.monotonic() + seconds
-        while self.tunnels and time.monotonic() < end:
-            await asyncio.sleep(0.05)
+        # Not before the last bytes of the last response have left this process.
+        while not all(link.is_gone for link in links) and time.monotonic() < end:  # noqa: ASYNC110  # many links
+            await asyncio.sleep(DRAIN_STEP)
+
+    def wake(self) -> None:
+        """Something changed: reconcile now."""
+        self._wake.set()
+
+    def _stop_keepers(self) -> None:
+        for _, task in self._keepers.values():
+            task.cancel()
+        self._keepers.clear()
 
     def _wanted(self) -> set[Key]:
         if self.draining:
             return set()
+        # A replica that leaves knows nothing new, and one that is cut off from the others knows fewer.
+        told: dict[str, str] = {}
+        for tunnel in self.tunnels:
+            if tunnel.ready and tunnel.goaway is None:
+                told |= tunnel.replicas
+        self.replicas = told or self.replicas
         urls = set(self.replicas.values())
-        stranded = not any(tunnel.ready for tunnel in self.tunnels)
-        if not stranded:
-            self._up_at = time.monotonic()
-        if not urls or (stranded and time.monotonic() - self._up_at > STRANDED_SECONDS):
+        now = time.monotonic()
+        if any(tunnel.ready for tunnel in self.tunnels):
+            self._up_at = now
+        if not urls or now - self._up_at > STRANDED_SECONDS:
             urls |= set(self.hubs)
         return {(url, lane) for url in urls for lane in range(self.lanes)}
 
     def _reconcile(self) -> None:
         wanted = self._wanted()
         for key in wanted - self._keepers.keys():
-            self._keepers[key] = spawn(self._keep(*key), f"tunnel:{key[0]}#{key[1]}")
+            keeper = Keeper(self, *key)
+            self._keepers[key] = keeper, spawn(keeper.run(), f"tunnel:{key[0]}#{key[1]}")
         # An unwanted tunnel goes only when its replica is served by another one: make before break.
         served = {(t.hub, t.lane) for t in self.tunnels if t.ready and (t.url, t.lane) in wanted}
-        for key in list(self._keepers.keys() - wanted):
+        for key in self._keepers.keys() - wanted:
             mine = [t for t in self.tunnels if (t.url, t.lane) == key]
             if all((t.hub, t.lane) in served or t.hub not in self.replicas for t in mine):
-                self._keepers.pop(key).cancel()
+                self._keepers.pop(key)[1].cancel()
                 for tunnel in mine:
-                    tunnel.leave()
+                    # A replica that drains closes by itself when its last request is answered.
+                    if tunnel.goaway is None:
+                        tunnel.leave()
 
-    async def _keep(self, url: str, lane: int) -> None:
-        """Dial, wait for the end, dial again."""
-        backoff = Backoff(self._jitter)
-        first = True
-        while True:
-            if not first:
-                self.reconnects += 1
-                await asyncio.sleep(backoff.next_delay())
-            first = False
-            tunnel = AgentTunnel(self, url, lane)
-            try:
-                await self._dial(tunnel)
-            except (OSError, WSError, TimeoutError, PlatformError) as e:
-                self.problem = f"{url}: {excerpt(str(e) or type(e).__name__, 200)}"
-                log.warning("cannot connect to the hub", extra={"url": url, "reason": self.problem})
-                continue
-            backoff.connected(time.monotonic())
-            try:
-                await tunnel.ended.wait()
-            except asyncio.CancelledError:
-                tunnel.leave()
-                raise
-            backoff.disconnected(time.monotonic())
-            if tunnel.goaway is not None:
-                backoff.retry_after(self._stay_away(tunnel.goaway))
+    # ---- identity ------------------------------------------------------------------------------------------------
 
-    def _stay_away(self, goaway: dict[str, Any]) -> float:
-        code = goaway.get("code")
-        if code in (frames.UNAUTHORIZED, frames.SUPERSEDED, frames.VERSION):
-            self.problem = f"the hub refused this agent: {excerpt(str(goaway.get('reason', '')), 200)}"
-            return UNWELCOME_SECONDS
-        retry_after = goaway.get("retry_after", 0.0)
-        return float(retry_after) if isinstance(retry_after, (int, float)) else 0.0
-
-    async def _dial(self, tunnel: AgentTunnel) -> None:
-        async with asyncio.timeout(DIAL_SECONDS):
-            await ws_connect(
-                lambda: tunnel.link,
-                f"{tunnel.url}/tunnel",
-                ssl_context=self._client_context(),
-                websocket_handshake_timeout=DIAL_SECONDS,
-                enable_auto_ping=False,
-                max_frame_size=2 * frames.MAX_MESSAGE,
-                max_redirects=0,
-                extra_headers={"Sec-WebSocket-Protocol": frames.SUBPROTOCOL},
-                logger_name="tunnel",
-            )
-
-    def _client_context(self) -> ssl.SSLContext:
-        stamp = fingerprint(self.identity / IDENTITY_CERT)
-        if self._context is None or stamp != self._context_of:
+    def context(self) -> ssl.SSLContext:
+        """The TLS context for new tunnels. Raises ConfigError."""
+        if self._context is None:
+            self._context_of = self._identity_files()
             self._context = tunnel_client_context(self.identity)
-            self._context_of = stamp
         return self._context
+
+    def _follow_identity(self) -> None:
+        """A new certificate, key or CA: every tunnel is replaced by one that was opened with them."""
+        stamps = self._identity_files()
+        if self._context is None or stamps == self._context_of:
+            return
+        try:
+            self._context = tunnel_client_context(self.identity)
+        except (ConfigError, OSError) as e:
+            log.warning("the new identity cannot be used yet", extra={"reason": str(e)})
+            return
+        self._context_of = stamps
+        log.info("a new identity is in force", extra={"satellite": self.name})
+        for keeper, _ in self._keepers.values():
+            keeper.roll()
+
+    def _identity_files(self) -> list[object]:
+        return [fingerprint(self.identity / name) for name in (IDENTITY_CERT, IDENTITY_KEY, IDENTITY_CA)]
 
     # ---- called by tunnels ---------------------------------------------------------------------------------------
 
@@ -223,20 +210,7 @@ class Agent:
             counters.expected = self.lanes
             counters.up(tunnel.session)
         self.register_on(tunnel, list(self.healthy.values()))
-        self._wake.set()
-
-    def set_replicas(self, value: object) -> None:
-        """The hub's list of replicas, from WELCOME or REPLICAS."""
-        if not isinstance(value, list):
-            return
-        replicas: dict[str, str] = {}
-        for item in value[:64]:
-            if isinstance(item, dict) and isinstance(item.get("id"), str) and isinstance(item.get("url"), str):
-                if item["url"].startswith("wss://"):
-                    replicas[item["id"]] = item["url"].rstrip("/")
-        if replicas != self.replicas:
-            self.replicas = replicas
-            self._wake.set()
+        self.wake()
 
     def tunnel_ended(self, tunnel: AgentTunnel) -> None:
         self.tunnels.discard(tunnel)
@@ -245,7 +219,7 @@ class Agent:
             counters.down(tunnel.session)
             if not tunnel.leaving:
                 counters.reconnects += 1
-        self._wake.set()
+        self.wake()
 
     # ---- exports -------------------------------------------------------------------------------------------------
 
@@ -267,8 +241,18 @@ class Agent:
         self._deregister(names, "removed")
 
     def register_on(self, tunnel: AgentTunnel, specs: list[dict[str, object]]) -> None:
-        for start in range(0, max(len(specs), 1), REGISTER_BATCH):
-            tunnel.session.send_control(frames.REGISTER, {"services": specs[start : start + REGISTER_BATCH]})
+        """REGISTER in as many frames as it takes; an empty one says that there is nothing to serve yet."""
+        batch: list[dict[str, object]] = []
+        size = 0
+        for spec in specs:
+            needed = len(json.dumps(spec)) + 1
+            if batch and size + needed > REGISTER_BYTES:
+                tunnel.session.send_control(frames.REGISTER, {"services": batch})
+                batch, size = [], 0
+            batch.append(spec)
+            size += needed
+        if batch or not specs:
+            tunnel.session.send_control(frames.REGISTER, {"services": batch})
 
     def _deregister(self, names: list[str], reason: str) -> None:
         for tunnel in self.tunnels:

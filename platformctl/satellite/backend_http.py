@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from platformctl.errors import FrameError, HeadError
 from platformctl.net.deadlines import NEVER
+from platformctl.satellite.discard import DISCARD
 from platformctl.wire import frames
 from platformctl.wire.chunked import ChunkedDecoder
 from platformctl.wire.frames import FLAG_END, FLAG_INTERIM, UNKNOWN_LENGTH, head_payload
@@ -24,6 +25,8 @@ MAX_RESPONSE_HEAD: Final = 60 * 1024  # with our own fields it must fit into a H
 WRITE_HIGH: Final = 256 * 1024
 REMEMBERED: Final = 256
 IDLE_CHECKS: Final = 4
+# A connection that is being closed has this long; TLS may wait for a farewell.
+CLOSING_SECONDS: Final = 5.0
 
 _IDLE: Final = 0
 _HEAD: Final = 1
@@ -43,9 +46,22 @@ class HttpCall:
         body_length: 0 none, n exact, UNKNOWN_LENGTH chunked.
         early: body bytes that came before a connection was there; bounded by the stream's credit.
         fresh: only a new connection will do: a kept one was found dead.
+        deadline: while it waits for a connection; see net/deadlines.
     """
 
-    __slots__ = ("abandoned", "body_length", "early", "early_end", "fresh", "head", "method", "pool", "stream", "upgrade")
+    __slots__ = (
+        "abandoned",
+        "body_length",
+        "deadline",
+        "early",
+        "early_end",
+        "fresh",
+        "head",
+        "method",
+        "pool",
+        "stream",
+        "upgrade",
+    )
 
     def __init__(
         self, pool: BackendPool, stream: Stream, method: bytes, head: bytes, body_length: int, upgrade: bool
@@ -60,6 +76,7 @@ class HttpCall:
         self.early_end: bytes | None = None
         self.fresh = False
         self.abandoned = False
+        self.deadline = NEVER
 
     def on_head(self, stream: Stream, payload: bytes, flags: int) -> None:
         self.early_end = payload
@@ -71,37 +88,25 @@ class HttpCall:
             self.early_end = b""
 
     def on_reset(self, stream: Stream, code: int) -> None:
-        self.abandoned = True
-        self.pool.inflight -= 1
+        self._abandon()
 
     def on_writable(self, stream: Stream) -> None:
         """Nothing has been sent on this stream yet."""
 
+    def on_deadline(self, now: float) -> None:
+        self.deadline = NEVER
+        self.fail(frames.OVERLOADED)
+
     def fail(self, code: int) -> None:
         if not self.abandoned:
-            self.abandoned = True
-            self.pool.inflight -= 1
+            self._abandon()
             self.stream.reset(code)
 
-
-class _Discard:
-    """The sink of a request body that nobody wants any more: the response has been given."""
-
-    def on_head(self, stream: Stream, payload: bytes, flags: int) -> None:
-        """Trailers of a body that is not read."""
-
-    def on_data(self, stream: Stream, data: bytes | memoryview, end: bool) -> None:
-        if data:
-            stream.consumed(len(data))
-
-    def on_reset(self, stream: Stream, code: int) -> None:
-        """The end of it."""
-
-    def on_writable(self, stream: Stream) -> None:
-        """Nothing is sent any more."""
-
-
-DISCARD: Final = _Discard()
+    def _abandon(self) -> None:
+        self.abandoned = True
+        self.early = []
+        self.pool.inflight -= 1
+        self.pool.forget(self)
 
 
 class HttpBackend(asyncio.Protocol):
@@ -113,6 +118,7 @@ class HttpBackend(asyncio.Protocol):
         "_call",
         "_chunked_out",
         "_decoder",
+        "_ended",
         "_idle",
         "_keep",
         "_left",
@@ -121,7 +127,9 @@ class HttpBackend(asyncio.Protocol):
         "_request_done",
         "_seen",
         "_state",
+        "_tail",
         "_used",
+        "connected",
         "deadline",
         "pool",
         "stream",
@@ -136,6 +144,7 @@ class HttpBackend(asyncio.Protocol):
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set in connection_made
         self.stream: Stream | None = None
         self.deadline = NEVER
+        self.connected = False  # it ever was
         self._call: HttpCall | None = None
         self._state = _IDLE
         self._buffer = b""
@@ -149,7 +158,9 @@ class HttpBackend(asyncio.Protocol):
         self._request_done = True
         self._used = False
         self._seen = False
+        self._ended = False
         self._idle = 0
+        self._tail = 0
 
     # ---- calls ---------------------------------------------------------------------------------------------------
 
@@ -168,7 +179,11 @@ class HttpBackend(asyncio.Protocol):
         self._request_done = length == 0 and not call.upgrade
         self._seen = False
         timeouts = self.pool.export.spec.timeouts
-        self.deadline = time.monotonic() + timeouts.response
+        if self._request_done or call.upgrade:
+            self.deadline = time.monotonic() + timeouts.response
+        else:
+            self._idle = 0
+            self.deadline = time.monotonic() + timeouts.idle / IDLE_CHECKS
         self.transport.write(call.head)
         if call.early or call.early_end is not None:
             early, call.early = call.early, []
@@ -190,9 +205,12 @@ class HttpBackend(asyncio.Protocol):
         except FrameError:
             self._fail(frames.PROTOCOL)
             return
-        self._request_done = True
         if self._chunked_out:
             self.transport.write(b"0\r\n" + trailers + b"\r\n")
+        elif self._state != _RAW and self._out_left > 0:
+            self._fail(frames.PROTOCOL)
+            return
+        self._on_request_end()
 
     def on_data(self, stream: Stream, data: bytes | memoryview, end: bool) -> None:
         n = len(data)
@@ -214,9 +232,18 @@ class HttpBackend(asyncio.Protocol):
             else:
                 stream.consumed(n)
         if end:
-            self._request_done = True
-            if self._state == _RAW:
-                self._end_raw()
+            self._on_request_end()
+
+    def _on_request_end(self) -> None:
+        self._request_done = True
+        if self._state == _HEAD:
+            self.deadline = time.monotonic() + self.pool.export.spec.timeouts.response
+        elif self._state != _RAW:
+            return
+        elif self._ended or not self.transport.can_write_eof():
+            self.transport.close()
+        else:
+            self.transport.write_eof()
 
     def on_reset(self, stream: Stream, code: int) -> None:
         """The client is gone, or the tunnel: the backend must see it."""
@@ -230,6 +257,7 @@ class HttpBackend(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
+        self.connected = True
         self.transport.set_write_buffer_limits(WRITE_HIGH)
         self.pool.deadlines.members.add(self)
 
@@ -264,10 +292,12 @@ class HttpBackend(asyncio.Protocol):
             self.transport.abort()  # a backend that speaks out of turn: its bytes would be the next call's answer
 
     def eof_received(self) -> bool:
-        if self._state == _RAW and self.stream is not None and not self._request_done:
-            self.stream.send_end()
-            return True
-        return False
+        if self._state != _RAW or self.stream is None:
+            return False
+        self._ended = True
+        self.stream.send_end()
+        # Half-closed: the client may go on sending. TLS cannot do that (RFC 8446 6.1).
+        return not self._request_done and self.transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.pool.deadlines.members.discard(self)
@@ -277,13 +307,12 @@ class HttpBackend(asyncio.Protocol):
             if self._state == _UNTIL_CLOSE and exc is None:
                 self._finish_stream(stream)
                 stream.send_end()
-            elif self._state == _RAW:
+            elif self._state == _RAW and (self._ended or exc is None):
+                ended = self._ended
                 self._finish_stream(stream)
-                if exc is None:
+                if not ended:
                     stream.send_end()
-                else:
-                    stream.reset(frames.BACKEND_CLOSED)
-            elif self._state == _HEAD and not self._buffer and self._used and self._may_repeat(call):
+            elif self._state == _HEAD and not self._seen and self._used and self._may_repeat(call):
                 self._retry(call)
             else:
                 self._fail(frames.BACKEND_CLOSED)
@@ -302,12 +331,17 @@ class HttpBackend(asyncio.Protocol):
         self.pool.run(call)
 
     def _on_head_bytes(self, data: bytes) -> None:
+        while data and self._state == _HEAD and self.stream is not None:
+            data = self._on_one_head(data)
+
+    def _on_one_head(self, data: bytes) -> bytes:
+        """Take a head off `data`; what is left when it was an interim one, for another head follows."""
         end = data.find(b"\r\n\r\n")
         if end < 0:
             self._buffer = data
             if len(data) > MAX_RESPONSE_HEAD:
                 self._bad("the response head is too large")
-            return
+            return b""
         end += 4
         call = self._call
         stream = self.stream
@@ -317,18 +351,21 @@ class HttpBackend(asyncio.Protocol):
             head, payload = self._parse(raw, call)
         except HeadError as e:
             self._bad(str(e))
-            return
-        rest = data[end:]
+            return b""
+        rest = data[end:] if end != len(data) else b""
         if head.status < 200:
-            self._on_interim(head, payload, rest)
-            return
+            return self._on_interim(head, payload, rest)
         self._used = True
-        self._keep = head.keep_alive and self._request_done
-        timeouts = self.pool.export.spec.timeouts
+        self._keep = head.keep_alive
         if head.body_length == 0:
             stream.send_head(payload, FLAG_END)
             self._done(rest)
-            return
+        else:
+            self._start_body(stream, head, payload, rest)
+        return b""
+
+    def _start_body(self, stream: Stream, head: ResponseHead, payload: bytes, rest: bytes) -> None:
+        timeouts = self.pool.export.spec.timeouts
         stream.send_head(payload)
         self._idle = 0
         self.deadline = time.monotonic() + timeouts.idle / IDLE_CHECKS
@@ -366,14 +403,14 @@ class HttpBackend(asyncio.Protocol):
             self._known[key] = known
         return known
 
-    def _on_interim(self, head: ResponseHead, payload: bytes, rest: bytes) -> None:
+    def _on_interim(self, head: ResponseHead, payload: bytes, rest: bytes) -> bytes:
         stream = self.stream
         call = self._call
         assert stream is not None and call is not None
         if head.status == 101:
             if not call.upgrade:
                 self._bad("a 101 that nobody asked for")
-                return
+                return b""
             self._state = _RAW
             self._keep = False
             self._idle = 0
@@ -381,10 +418,9 @@ class HttpBackend(asyncio.Protocol):
             stream.send_head(payload)
             if rest:
                 self._send(rest, False)
-            return
+            return b""
         stream.send_head(payload, FLAG_INTERIM)
-        if rest:
-            self._on_head_bytes(rest)
+        return rest
 
     def _on_fixed(self, data: bytes) -> None:
         stream = self.stream
@@ -439,12 +475,16 @@ class HttpBackend(asyncio.Protocol):
         if rest:
             log.warning("the backend sent more than its response", extra={"service": self.pool.export.name})
         if rest or not self._keep:
-            self.transport.close()
+            if self.transport.get_write_buffer_size():
+                self.transport.abort()  # the rest of a request that was answered early: nobody may ever read it
+            else:
+                self.deadline = time.monotonic() + CLOSING_SECONDS
+                self.transport.close()
             return
         self.pool.release(self)
 
     def _finish_stream(self, stream: Stream) -> None:
-        if not self._request_done:
+        if not self._request_done or self._blocked:
             self._keep = False
         if self._owed:
             stream.consumed(self._owed)
@@ -473,30 +513,33 @@ class HttpBackend(asyncio.Protocol):
         log.warning("bad response from the backend", extra={"service": self.pool.export.name, "reason": why})
         self._fail(frames.BACKEND_PROTOCOL)
 
-    def _end_raw(self) -> None:
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        else:
-            self.transport.close()
-
     def on_deadline(self, now: float) -> None:
+        self.deadline = NEVER
         state = self._state
-        timeouts = self.pool.export.spec.timeouts
-        if state == _IDLE:
-            self.transport.close()
-        elif state == _HEAD:
-            if self._seen and not self._request_done:
-                self._seen = False  # a long upload: the answer is not late before the request has ended
-                self.deadline = now + timeouts.response
+        stream = self.stream
+        call = self._call
+        if stream is None or call is None:
+            if self.transport.is_closing():
+                self.transport.abort()
             else:
-                self._fail(frames.RESPONSE_TIMEOUT)
-        elif self._seen:
+                self.deadline = now + CLOSING_SECONDS
+                self.transport.close()
+            return
+        if state == _HEAD and (self._request_done or call.upgrade):
+            self._fail(frames.RESPONSE_TIMEOUT)
+            return
+        # What waits for the hub's credit is not this backend's silence: the hub sees its client, and judges.
+        if self._seen or stream.queued or self._backend_reads():
             self._seen = False
             self._idle = 0
-            self.deadline = now + timeouts.idle / IDLE_CHECKS
         else:
             self._idle += 1
-            if self._idle >= IDLE_CHECKS:
-                self._fail(frames.IDLE_TIMEOUT)
-            else:
-                self.deadline = now + timeouts.idle / IDLE_CHECKS
+        if self._idle >= IDLE_CHECKS:
+            self._fail(frames.IDLE_TIMEOUT)
+        else:
+            self.deadline = now + self.pool.export.spec.timeouts.idle / IDLE_CHECKS
+
+    def _backend_reads(self) -> bool:
+        """Whether some of what waits for the backend has gone out since the last call."""
+        tail, self._tail = self._tail, self.transport.get_write_buffer_size()
+        return self._tail < tail

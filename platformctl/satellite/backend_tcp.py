@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from platformctl.net.deadlines import NEVER, Deadlines
 from platformctl.net.tasks import spawn
+from platformctl.satellite.discard import DISCARD
 from platformctl.satellite.pool import DialError, dial
 from platformctl.wire import frames
 
@@ -24,7 +25,21 @@ _CONNECTED: Final = frames.head_payload(200, frames.UNKNOWN_LENGTH, b"")
 class TcpBackend(asyncio.Protocol):
     """One backend connection and the sink of its stream."""
 
-    __slots__ = ("_blocked", "_early", "_end", "_export", "_idle", "_owed", "_seen", "deadline", "deadlines", "stream", "transport")
+    __slots__ = (
+        "_blocked",
+        "_early",
+        "_end",
+        "_ended",
+        "_export",
+        "_idle",
+        "_owed",
+        "_seen",
+        "_tail",
+        "deadline",
+        "deadlines",
+        "stream",
+        "transport",
+    )
 
     def __init__(self, export: Export, stream: Stream, deadlines: Deadlines) -> None:
         self.stream: Stream | None = stream
@@ -33,11 +48,13 @@ class TcpBackend(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self._export = export
         self._early: list[bytes] = []
-        self._end = False
+        self._end = False  # the client has said everything
+        self._ended = False  # so has the backend
         self._blocked = False
         self._owed = 0
         self._seen = False
         self._idle = 0
+        self._tail = 0
         stream.sink = self
         spawn(self._dial(), "backend-dial")
 
@@ -84,10 +101,10 @@ class TcpBackend(asyncio.Protocol):
 
     def _write_end(self) -> None:
         if self.transport is not None:
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
-            else:
+            if self._ended or not self.transport.can_write_eof():
                 self.transport.close()
+            else:
+                self.transport.write_eof()
 
     # ---- asyncio.Protocol ----------------------------------------------------------------------------------------
 
@@ -114,10 +131,11 @@ class TcpBackend(asyncio.Protocol):
             self.transport.pause_reading()
 
     def eof_received(self) -> bool:
+        self._ended = True
         if self.stream is None:
             return False
         self.stream.send_end()
-        return not self.stream.closed  # half-closed: the client may go on sending
+        return not self._end  # half-closed: the client may go on sending
 
     def pause_writing(self) -> None:
         self._blocked = True
@@ -135,12 +153,20 @@ class TcpBackend(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.deadlines.members.discard(self)
         stream, self.stream = self.stream, None
-        if stream is not None and not stream.closed:
+        if stream is None:
+            return
+        if self._ended:
+            # What the backend said may still be on its way; only what the client says now has no reader.
+            stream.sink = DISCARD
+            if self._owed:
+                stream.consumed(self._owed)
+        else:
             stream.reset(frames.BACKEND_CLOSED)
 
     def on_deadline(self, now: float) -> None:
         self.deadline = now + self._export.spec.timeouts.idle / IDLE_CHECKS
-        if self._seen:
+        # What waits for the hub's credit is not this backend's silence: the hub sees its client, and judges.
+        if self._seen or self._waits_for_hub() or self._backend_reads():
             self._seen = False
             self._idle = 0
             return
@@ -149,6 +175,15 @@ class TcpBackend(asyncio.Protocol):
             if self.stream is not None:
                 self.stream.reset(frames.IDLE_TIMEOUT)
             self._close(abort=True)
+
+    def _waits_for_hub(self) -> bool:
+        return self.stream is not None and self.stream.queued > 0
+
+    def _backend_reads(self) -> bool:
+        """Whether some of what waits for the backend has gone out since the last call."""
+        assert self.transport is not None
+        tail, self._tail = self._tail, self.transport.get_write_buffer_size()
+        return self._tail < tail
 
     def _close(self, *, abort: bool) -> None:
         self.stream = None

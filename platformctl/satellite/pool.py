@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections import deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 import aiofastnet
@@ -51,7 +51,7 @@ async def dial(export: Export, factory: type[asyncio.Protocol] | object) -> tupl
             )
     except TimeoutError as e:
         raise DialError(frames.CONNECT_TIMEOUT, f"{backend} did not accept in time") from e
-    except (OSError, ConfigError) as e:  # ssl.SSLError is an OSError
+    except (OSError, ValueError, ConfigError) as e:  # ssl.SSLError is an OSError, a name that IDNA refuses a ValueError
         raise DialError(frames.CONNECT_FAILED, f"{backend}: {e}") from e
     transport, protocol = connected
     if tls is not None:
@@ -77,7 +77,7 @@ class BackendPool:
         self.closed = False
         self._factory = factory
         self._idle: list[HttpBackend] = []
-        self._waiting: deque[HttpCall] = deque()
+        self._waiting: OrderedDict[HttpCall, None] = OrderedDict()
 
     def take(self) -> HttpBackend | None:
         """An idle connection, the most recently used one, which is the least likely to be stale."""
@@ -96,17 +96,30 @@ class BackendPool:
             self.open += 1
             spawn(self._dial(call), "backend-dial")
         elif len(self._waiting) < WAITERS_PER_CONNECTION * self.export.connections:
-            self._waiting.append(call)
+            self._waiting[call] = None
+            call.deadline = time.monotonic() + self.export.spec.timeouts.connect
+            self.deadlines.members.add(call)
         else:
             call.fail(frames.OVERLOADED)
 
+    def forget(self, call: HttpCall) -> None:
+        """A call does not wait for a connection any more."""
+        if self._waiting.pop(call, self) is None:
+            self.deadlines.members.discard(call)
+
+    def _next(self) -> HttpCall | None:
+        """The call that has waited longest."""
+        for call in self._waiting:
+            self.forget(call)
+            return call
+        return None
+
     def release(self, connection: HttpBackend) -> None:
         """A connection is free and clean."""
-        while self._waiting:
-            call = self._waiting.popleft()
-            if not call.abandoned:
-                connection.start(call)
-                return
+        call = self._next() if self._waiting else None
+        if call is not None:
+            connection.start(call)
+            return
         if self.closed:
             connection.transport.close()
             return
@@ -115,14 +128,16 @@ class BackendPool:
 
     def lost(self, connection: HttpBackend) -> None:
         """A connection has ended; a waiting call may open one in its place."""
-        self.open -= 1
         if connection in self._idle:
             self._idle.remove(connection)
-        while self._waiting and self.open < self.export.connections:
-            call = self._waiting.popleft()
-            if not call.abandoned:
-                self.open += 1
-                spawn(self._dial(call), "backend-dial")
+        self._make_room()
+
+    def _make_room(self) -> None:
+        self.open -= 1
+        call = self._next() if self.open < self.export.connections else None
+        if call is not None:
+            self.open += 1
+            spawn(self._dial(call), "backend-dial")
 
     def close(self) -> None:
         """No new idle connections; busy ones end with their calls."""
@@ -132,13 +147,15 @@ class BackendPool:
             connection.transport.close()
 
     async def _dial(self, call: HttpCall) -> None:
+        connection = self._factory(self)
         try:
-            _, connection = await dial(self.export, lambda: self._factory(self))
+            await dial(self.export, lambda: connection)
         except DialError as e:
-            self.open -= 1
+            # One that was connected, and turned out to be somebody else, tells `lost` when it is closed.
+            if not connection.connected:
+                self._make_room()
             call.fail(e.code)
             return
-        assert isinstance(connection, self._factory)
         if call.abandoned:
             self.release(connection)
         else:

@@ -15,7 +15,7 @@ from platformctl.net.deadlines import Deadlines
 from platformctl.net.filewatch import FileWatch
 from platformctl.net.health import Check, health_app
 from platformctl.net.health_listener import health_server
-from platformctl.net.loop import probe_lag, run, stop_on_signals
+from platformctl.net.loop import probe_lag, run, run_until_stopped
 from platformctl.net.tasks import spawn
 from platformctl.net.tls import IDENTITY_CERT
 from platformctl.satellite.agent import Agent
@@ -54,7 +54,7 @@ class SatelliteServer:
             counters=lambda hub: self.metrics.tunnel(config.name, hub),
         )
         self.file = ExportsFile(config.exports) if config.exports is not None else None
-        self.health = HealthChecker(self._on_health, jitter=random.random)
+        self.health = HealthChecker(self._on_health, jitter=random.Random().random)
         self._tasks: list[asyncio.Task[Any]] = []
         self._server: asyncio.AbstractServer | None = None
 
@@ -66,6 +66,8 @@ class SatelliteServer:
             await self._reload()
             self._tasks.append(spawn(watch.run(), "exports-watch"))
             loop.add_signal_handler(signal.SIGHUP, watch.poke)
+        else:
+            loop.add_signal_handler(signal.SIGHUP, lambda: None)  # its default action is the end of the process
         if self.config.health is not None:
             app = health_app(self.checks, self.metrics.text, self.metrics.openmetrics)
             try:
@@ -104,6 +106,11 @@ class SatelliteServer:
             ("draining", not agent.draining, "shutting down" if agent.draining else "serving"),
         ]
 
+    async def drain(self) -> None:
+        """Leave without losing a request."""
+        log.info("draining", extra={"satellite": self.config.name})
+        await self.agent.drain(DRAIN_SECONDS)
+
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -115,23 +122,6 @@ class SatelliteServer:
         self.deadlines.stop()
 
 
-async def serve(server: SatelliteServer) -> int:
-    """Start, wait for a signal, drain, end. A second signal ends at once."""
-    stop = stop_on_signals()
-    try:
-        await server.start()
-        await stop.wait()
-        stop.clear()
-        drain = spawn(server.agent.drain(DRAIN_SECONDS), "drain")
-        hurry = spawn(stop.wait(), "second-signal")
-        await asyncio.wait({drain, hurry}, return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        drain.cancel()
-    finally:
-        await server.close()
-    return 0
-
-
 def run_satellite(config: SatelliteConfig) -> int:
     """Run an agent until it is told to stop; the exit code.
 
@@ -141,7 +131,7 @@ def run_satellite(config: SatelliteConfig) -> int:
     configure(format=config.log.format, level=config.log.level)
 
     async def main() -> int:
-        return await serve(SatelliteServer(config))
+        return await run_until_stopped(SatelliteServer(config))
 
     try:
         return run(main())

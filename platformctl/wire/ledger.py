@@ -20,7 +20,7 @@ PARKED_LIMIT: Final = 64 * 1024 * 1024
 class Ledger(Sender):
     """Second layer of a Session (see session.py)."""
 
-    __slots__ = ("_evicted", "_lingering", "_prepaid", "now", "parked_bytes", "rtt", "window")
+    __slots__ = ("_evicted", "_lingering", "_prepaid", "now", "parked_bytes", "parked_limit", "rtt", "window")
 
     def __init__(self, role: int, owner: Owner, now: float) -> None:
         super().__init__(role, owner)
@@ -28,6 +28,7 @@ class Ledger(Sender):
         self.rtt = 0.0
         self.window = ReceiveWindow(SESSION_INITIAL, SESSION_CAP)
         self.parked_bytes = 0
+        self.parked_limit = PARKED_LIMIT
         self._prepaid: dict[int, Stream] = {}  # parked streams, closed ones too, whose bytes the session got back
         self._lingering: dict[int, int] = {}
         self._evicted = 0  # the highest id that left _lingering for lack of room
@@ -88,7 +89,7 @@ class Ledger(Sender):
 
     def _shed(self) -> None:
         """Too much is parked: the readers that hold most lose their streams. Not while frames are being delivered."""
-        while self.parked_bytes > PARKED_LIMIT:
+        while self.parked_bytes > self.parked_limit:
             slowest = max(self._prepaid.values(), key=lambda stream: stream.prepaid)
             slowest.reset(SLOW_CONSUMER)
             slowest.sink.on_reset(slowest, SLOW_CONSUMER)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from platformctl.errors import FrameError, LocalMisuse, SessionError
 from platformctl.wire import frames, states
@@ -32,7 +32,7 @@ from platformctl.wire.frames import (
     WELCOME,
     WINDOW,
 )
-from platformctl.wire.ledger import PARKED_LIMIT, Ledger
+from platformctl.wire.ledger import Ledger
 from platformctl.wire.sender import AGENT, HUB
 from platformctl.wire.states import CLOSED, INVALID, NEXT
 from platformctl.wire.stream import Owner, Stream
@@ -129,7 +129,7 @@ class Receiver(Ledger):
             else:
                 self._on_session_frame(kind, stream_id, bytes(message[position:end]))
             position = end
-        if self.parked_bytes > PARKED_LIMIT:
+        if self.parked_bytes > self.parked_limit:
             self._shed()
 
     # ---- frames of a stream --------------------------------------------------------------------------------------
@@ -237,10 +237,9 @@ class Receiver(Ledger):
         elif stream_id > self.last_id:
             raise SessionError(frames.PROTOCOL, f"WINDOW for stream {stream_id}, which was never opened")
 
-    if TYPE_CHECKING:
-
-        def _on_session_frame(self, kind: int, stream_id: int, payload: bytes) -> None:
-            """Any frame below OPEN: the next layer knows them."""
+    def _on_session_frame(self, kind: int, stream_id: int, payload: bytes) -> None:
+        """Any frame below OPEN: only the next layer knows them."""
+        raise LocalMisuse(f"{NAMES[kind]} came to a Receiver that is no Session")
 
 
 class _NoSink:
@@ -249,8 +248,15 @@ class _NoSink:
     def on_reset(self, stream: Stream, code: int) -> None:
         """A stream that nobody took has nobody to tell."""
 
-    def __getattr__(self, name: str) -> None:
-        raise LocalMisuse(f"{name}: the stream has no sink; on_open must set one or reset it")
+    def on_head(self, stream: Stream, payload: bytes, flags: int) -> None:
+        raise LocalMisuse(_NOBODY)
+
+    def on_data(self, stream: Stream, data: bytes | memoryview, end: bool) -> None:
+        raise LocalMisuse(_NOBODY)
+
+    def on_writable(self, stream: Stream) -> None:
+        raise LocalMisuse(_NOBODY)
 
 
+_NOBODY: Final = "the stream has no sink; on_open must set one or reset it"
 _NO_SINK: Final = _NoSink()

@@ -27,8 +27,9 @@ MAX_BACKLOG: Final = 16 * 1024 * 1024
 class Sink(Protocol):
     """Where a stream delivers.
 
-    `data` may be a view that is valid only during the call: whoever keeps it makes a copy. Calls come in stream order, none of a half after its end, and none at all after `on_reset` or the stream's own
-    `reset`. `on_reset` may still come after both ends when bytes are held for a parked reader (SLOW_CONSUMER).
+    `data` may be a view that is valid only during the call: whoever keeps it makes a copy. Calls come in stream order,
+    none of a half after its end, and none at all after `on_reset` or the stream's own `reset`. `on_reset` may still
+    come after both ends when bytes are held for a parked reader (SLOW_CONSUMER).
     """
 
     def on_head(self, stream: Stream, payload: bytes, flags: int) -> None: ...

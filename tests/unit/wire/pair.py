@@ -33,8 +33,8 @@ class Recorder:
         self.events.append(("head", payload, flags))
         self.ends += flags & frames.FLAG_END
 
-    def on_data(self, stream: Stream, data: bytes, end: bool) -> None:
-        self.events.append(("data", data, end))
+    def on_data(self, stream: Stream, data: bytes | memoryview, end: bool) -> None:
+        self.events.append(("data", bytes(data), end))
         self.body += data
         self.ends += end
         if self.slow:
@@ -116,6 +116,11 @@ class Pair:
     def settle(self) -> None:
         """Deliver until nothing is left to deliver."""
         while self.to_agent() or self.to_hub():
+            pass
+
+    def all_to_hub(self) -> None:
+        """Deliver what the agent has to say, while the hub says nothing."""
+        while self.to_hub():
             pass
 
     def open(self, *, end: bool = False, slow: bool = False, payload: bytes = REQUEST) -> tuple[Stream, Recorder]:

@@ -33,19 +33,28 @@ def cut(message: bytes, *places: int) -> list[bytes]:
     return [message[a:b] for a, b in zip([0, *ordered], [*ordered, len(message)], strict=True)]
 
 
+FULL = b"A:" + b"b" * (MAX_TRAILERS - 4) + b"\r\n"
 LONG = b"x" * (MAX_SIZE_LINE - 2)
 CASES: list[tuple[str, bytes, Outcome]] = [
     ("one chunk", b"5\r\nhello\r\n0\r\n\r\n", (b"hello", b"", b"", True)),
     ("two chunks", b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", (b"abcde", b"", b"", True)),
     ("no body", b"0\r\n\r\n", (b"", b"", b"", True)),
     ("the next request", b"1\r\na\r\n0\r\n\r\nGET / HTTP/1.1\r\n", (b"a", b"", b"GET / HTTP/1.1\r\n", True)),
-    ("hex in both cases", b"a\r\n0123456789\r\nB\r\n0123456789x\r\n00\r\n\r\n", (b"01234567890123456789x", b"", b"", True)),
+    (
+        "hex in both cases",
+        b"a\r\n0123456789\r\nB\r\n0123456789x\r\n00\r\n\r\n",
+        (b"01234567890123456789x", b"", b"", True),
+    ),
     ("CRLF in the body", b"4\r\n\r\n\r\n\r\n0\r\n\r\n", (b"\r\n\r\n", b"", b"", True)),
     ("trailers", b"0\r\nA: b\r\nC:d\r\n\r\nrest", (b"", b"A: b\r\nC:d\r\n", b"rest", True)),
     ("an extension", b"1;a=b\r\nx\r\n0;c\r\n\r\n", (b"x", b"", b"", True)),
     ("an extension in quotes", b'1 ; a="b;c"\r\nx\r\n0\r\n\r\n', (b"x", b"", b"", True)),
     ("the longest size line", b"1;" + LONG + b"\r\nx\r\n0\r\n\r\n", (b"x", b"", b"", True)),
-    ("the longest trailers", b"0\r\nA:" + b"b" * (MAX_TRAILERS - 4) + b"\r\n\r\n", (b"", b"A:" + b"b" * 8188 + b"\r\n", b"", True)),
+    (
+        "the longest trailers",
+        b"0\r\nA:" + b"b" * (MAX_TRAILERS - 4) + b"\r\n\r\n",
+        (b"", b"A:" + b"b" * 8188 + b"\r\n", b"", True),
+    ),
     ("unfinished", b"5\r\nhel", (b"hel", b"", b"", False)),
     ("a size line over the limit", b"1;" + LONG + b"x\r\nx\r\n0\r\n\r\n", (400, "bad-chunk")),
     ("a size line without end", b"1;" + LONG * 2, (400, "bad-chunk")),
@@ -73,7 +82,11 @@ CASES: list[tuple[str, bytes, Outcome]] = [
     ("a trailer with a bare LF", b"0\r\nA: b\nC: d\r\n\r\n", (400, "bad-chunk")),
     ("an end with a bare LF", b"0\r\n\n", (400, "bad-chunk")),
     ("trailers over the limit", b"0\r\nA:" + b"b" * (MAX_TRAILERS - 3) + b"\r\n\r\n", (431, "head-too-large")),
-    ("many trailers over the limit", b"0\r\n" + b"A: b\r\n" * (MAX_TRAILERS // 6 + 1) + b"\r\n", (431, "head-too-large")),
+    (
+        "many trailers over the limit",
+        b"0\r\n" + b"A: b\r\n" * (MAX_TRAILERS // 6 + 1) + b"\r\n",
+        (431, "head-too-large"),
+    ),
     ("a trailer without end", b"0\r\nA:" + b"b" * (MAX_TRAILERS + 1), (431, "head-too-large")),
 ]
 IDS = [case[0] for case in CASES]

@@ -7,9 +7,10 @@ import pytest
 from platformctl.errors import LocalMisuse
 from platformctl.wire import frames
 from platformctl.wire.frames import FLAG_END, FLAG_INTERIM, FLAG_TRAILERS
-from platformctl.wire.session import MESSAGE_TARGET, SEND_BUDGET, Session
+from platformctl.wire.receiver import Receiver
+from platformctl.wire.session import HUB, MESSAGE_TARGET, SEND_BUDGET, Session
 from platformctl.wire.stream import DIRECT, DIRECT_BACKLOG, HIGH, LOW, MAX_BACKLOG
-from tests.unit.wire.pair import REQUEST, RESPONSE, Pair, Recorder, check_books, parse
+from tests.unit.wire.pair import REQUEST, RESPONSE, Pair, Recorder, Side, check_books, parse
 
 
 def test_the_greeting_is_hello_then_welcome() -> None:
@@ -255,14 +256,22 @@ def test_streams_beyond_the_limit_are_refused_and_do_not_count() -> None:
     assert len(pair.agent.streams) == 2
 
 
-def test_a_stream_that_nobody_took_says_so() -> None:
+@pytest.mark.parametrize("what", ["data", "head", "writable"])
+def test_a_stream_that_nobody_took_says_so(what: str) -> None:
     pair = Pair()
     pair.agent_side.on_open = lambda stream, payload, end: None  # type: ignore[method-assign]
     stream, _ = pair.open()
     pair.to_agent()
-    stream.send_data(b"x")
+    if what == "data":
+        stream.send_data(b"x")
+    elif what == "head":
+        stream.send_trailers(b"")
+    else:
+        peer = pair.agent.streams[stream.id]
+        peer.send_head(RESPONSE)
+        peer.send_data(b"x" * (HIGH + 1))
     with pytest.raises(LocalMisuse, match="no sink"):
-        pair.to_agent()
+        pair.settle()
     pair.agent.lost(frames.TUNNEL_LOST)
     assert pair.agent.streams == {}
 
@@ -340,26 +349,20 @@ def test_data_does_not_overtake_its_own_open_when_heads_fill_a_message() -> None
     assert sum(len(frame[3]) + 10 for frame in first + second) == pair.hub.bytes_out - 10 - len(b'{"version":1}')
 
 
-def test_data_does_not_overtake_small_data_of_its_own_that_on_writable_added() -> None:
+def test_a_turn_does_not_overtake_small_data_that_on_writable_added() -> None:
     pair = Pair()
-    stream, _, _, received = pair.exchange()
-    expected = bytearray()
-
-    def send(data: bytes) -> None:
-        expected.extend(data)
-        stream.send_data(data)
+    first, sink, _, _ = pair.exchange()
+    second, _, _, received = pair.exchange()
 
     def more(_: object) -> None:
-        if len(expected) < 400_000:
-            send(b"small")
-            send(b"B" * 9_000)
+        second.send_data(b"small")
+        second.send_data(b"B" * 9_000)
 
-    assert isinstance(stream.sink, Recorder)
-    stream.sink.on_writable_hook = more
-    send(b"A" * (HIGH + 1))
+    sink.on_writable_hook = more
+    first.send_data(b"A" * (HIGH + 1))
     pair.settle()
-    assert stream.sink.writable >= 1
-    assert received.body == expected
+    assert sink.writable == 1
+    assert received.body == b"small" + b"B" * 9_000
 
 
 def test_the_largest_message_stays_below_the_limit() -> None:
@@ -532,3 +535,9 @@ def test_a_bulk_stream_does_not_delay_a_small_one() -> None:
 
 def test_sessions_have_no_attributes_beyond_their_slots() -> None:
     assert not hasattr(Session(0, Pair().hub_side, 0.0), "__dict__")
+
+
+def test_a_receiver_alone_knows_no_frames_of_the_session() -> None:
+    receiver = Receiver(HUB, Side(), 0.0, 8)
+    with pytest.raises(LocalMisuse, match="PING came to a Receiver"):
+        receiver.receive(frames.frame(frames.PING, 0, 0, bytes(8)), 1.0)

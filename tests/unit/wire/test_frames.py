@@ -8,7 +8,7 @@ from platformctl.wire import frames
 
 def test_a_frame_is_a_ten_byte_header_and_its_payload() -> None:
     assert frames.frame(frames.DATA, frames.FLAG_END, 0x01020304, b"abc") == (
-        b"\x00\x00\x00\x03" b"\x12" b"\x01" b"\x01\x02\x03\x04" b"abc"
+        b"\x00\x00\x00\x03\x12\x01\x01\x02\x03\x04abc"
     )
     assert frames.HEADER.size == frames.HEADER_SIZE == 10
 

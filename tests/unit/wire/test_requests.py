@@ -7,7 +7,14 @@ import pytest
 from platformctl.errors import HeadError
 from platformctl.wire.fields import MAX_FIELDS
 from platformctl.wire.frames import UNKNOWN_LENGTH
-from platformctl.wire.heads import MAX_REQUEST_HEAD, MAX_TARGET, parse_request
+from platformctl.wire.heads import (
+    MAX_REQUEST_HEAD,
+    MAX_TARGET,
+    RequestHead,
+    _parsed_fields,
+    _set_request_length,
+    parse_request,
+)
 
 H = b"Host: a\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
@@ -135,7 +142,13 @@ REFUSED: list[tuple[str, bytes, int, str, str]] = [
     ("TE with a space before the colon", get(b"Transfer-Encoding : chunked"), 400, "bad-request", "bad header name"),
     ("TE in HTTP/1.0", get(CHUNKED[:-2], first=b"POST / HTTP/1.0"), 400, "bad-request", "in HTTP/1.0"),
     ("CONNECT with a body", get(b"Content-Length: 1", first=b"CONNECT a:1 HTTP/1.1"), 400, "bad-request", "with a"),
-    ("TRACE with a body", get(b"Content-Length: 1", first=b"TRACE / HTTP/1.1"), 400, "bad-request", "TRACE with a body"),
+    (
+        "TRACE with a body",
+        get(b"Content-Length: 1", first=b"TRACE / HTTP/1.1"),
+        400,
+        "bad-request",
+        "TRACE with a body",
+    ),
     # The rest.
     ("an unknown expectation", get(b"Expect: 200-ok"), 417, "expectation-failed", "200-ok"),
     ("a second expectation", get(b"Expect: 100-continue", b"Expect: x"), 417, "expectation-failed", "'x'"),
@@ -155,10 +168,14 @@ def test_this_request_head_is_refused(head: bytes, status: int, code: str, why: 
 
 
 ACCEPTED: list[tuple[str, bytes, dict[str, object]]] = [
-    ("plain", get(), {"method": b"GET", "target": b"/", "minor": 1, "host": b"a", "body_length": 0, "keep_alive": True}),
+    (
+        "plain",
+        get(),
+        {"method": b"GET", "target": b"/", "minor": 1, "host": b"a", "body_length": 0, "keep_alive": True},
+    ),
     ("one empty line before it", b"\r\n" + get(), {"method": b"GET", "target": b"/"}),
     ("a newer method", get(first=b"QUERY /a?b HTTP/1.1"), {"method": b"QUERY", "target": b"/a?b"}),
-    ("odd characters", get(first=b"GET /%2e/\"<>\\^`{|}~ HTTP/1.1"), {"target": b"/%2e/\"<>\\^`{|}~"}),
+    ("odd characters", get(first=b'GET /%2e/"<>\\^`{|}~ HTTP/1.1'), {"target": b'/%2e/"<>\\^`{|}~'}),
     ("two slashes", get(first=b"GET //b/c HTTP/1.1"), {"target": b"//b/c"}),
     ("a scheme in the path", get(first=b"GET /http://b/ HTTP/1.1"), {"target": b"/http://b/"}),
     ("the longest target", get(first=b"GET /" + b"x" * (MAX_TARGET - 1) + b" HTTP/1.1"), {"body_length": 0}),

@@ -56,9 +56,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("head", "method", "why"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED]
-)
+@pytest.mark.parametrize(("head", "method", "why"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
 def test_this_response_head_is_the_backend_s_fault(head: bytes, method: bytes, why: str) -> None:
     with pytest.raises(HeadError) as caught:
         parse_response(head, method)
@@ -77,7 +75,12 @@ ACCEPTED = [
     ("a reason over 127", answer(CL5, first=b"HTTP/1.1 200 \xc3\xa9"), b"GET", {"status": 200}),
     ("close", answer(CL5, b"Connection: Close"), b"GET", {"keep_alive": False}),
     ("HTTP/1.0", answer(CL5, first=b"HTTP/1.0 200 OK"), b"GET", {"keep_alive": False, "body_length": 5}),
-    ("HTTP/1.0 that stays", answer(CL5, b"Connection: keep-alive", first=b"HTTP/1.0 200 OK"), b"GET", {"keep_alive": True}),
+    (
+        "HTTP/1.0 that stays",
+        answer(CL5, b"Connection: keep-alive", first=b"HTTP/1.0 200 OK"),
+        b"GET",
+        {"keep_alive": True},
+    ),
     ("HEAD", answer(CL5), b"HEAD", {"body_length": 0, "declared": 5, "keep_alive": True, "until_close": False}),
     ("HEAD, chunked", answer(b"Transfer-Encoding: chunked"), b"HEAD", {"body_length": 0, "declared": -1}),
     ("304", answer(CL5, first=b"HTTP/1.1 304 Not Modified"), b"GET", {"body_length": 0, "declared": 5}),

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import runpy
 from itertools import product
+from pathlib import Path
 
 import pytest
 
+from platformctl import wire
 from platformctl.wire import states
 from platformctl.wire.states import CLOSED, INVALID, NEXT
 
@@ -78,7 +80,7 @@ def test_invalid_is_the_row_of_closed_so_that_events_can_be_chained() -> None:
 
 
 def test_the_module_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    runpy.run_path(states.__file__, run_name="__main__")
+    runpy.run_path(str(Path(wire.__file__).with_name("states.py")), run_name="__main__")
     printed = capsys.readouterr().out
     assert printed == states.table_markdown()
     assert printed.count("\n") == len(NEXT) + 2
