@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from platformctl.errors import HeadError
 from platformctl.net.deadlines import NEVER
+from platformctl.net.dates import http_date
 from platformctl.net.http1 import HttpConnection
 from platformctl.net.tasks import spawn
 from platformctl.wire.heads import RequestHead
@@ -189,6 +190,8 @@ class AsgiExchange:
             extra.append((b"connection", b"close"))
         elif not self._request.minor:
             extra.append((b"connection", b"keep-alive"))
+        if not any(name == b"date" for name, _ in self._headers):
+            extra.append((b"date", http_date().encode("ascii")))
         if self._request_id and not any(name == b"x-request-id" for name, _ in self._headers):
             extra.append((b"x-request-id", self._request_id.encode("latin-1")))
         lines = [b"HTTP/1.1 %d %b\r\n" % (self._status, _phrase(self._status))]

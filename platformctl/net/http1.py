@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import aiofastnet
 
 from platformctl.errors import HeadError
+from platformctl.net.dates import http_date
 from platformctl.net.deadlines import NEVER, Deadlines
 from platformctl.net.problem import render_http1
 from platformctl.wire.chunked import ChunkedDecoder
@@ -287,6 +288,7 @@ class HttpConnection(asyncio.Protocol):
                 retry_after=retry_after,
                 close=close,
                 head_only=head_only,
+                date=http_date(),
                 headers=headers or (),
             )
         )
