@@ -15,7 +15,7 @@ PURE_TESTS := $(foreach package,$(PURE),tests/unit/$(package))
 OTHER_UNIT_TESTS := $(filter-out $(PURE_TESTS),$(patsubst %/,%,$(filter-out %__pycache__/,$(wildcard tests/unit/*/))) $(wildcard tests/unit/test_*.py))
 PROCESS_TESTS := $(wildcard tests/conformance tests/bench tests/integration tests/faults tests/browser)
 
-.PHONY: help demo test test-unit test-second-python test-integration lint fmt docs docs-check bench fuzz lock clean
+.PHONY: help demo speedups test test-unit test-second-python test-compiled test-integration lint fmt docs docs-check bench fuzz lock clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ $(VENV)/.stamp-dev: requirements-dev.lock $(VENV)/.stamp-run
 	@tools/make-venv $(VENV) $(PY) requirements-dev.lock && touch $@
 
 .venv: $(VENV)/.stamp-dev ## the development environment
+
+speedups: $(VENV)/.stamp-dev ## compile the hot path with mypyc, where there is a C compiler (docs/decisions/0004)
+	@$(PY) tools/compile_speedups.py --if-able
 
 lock: $(VENV)/.stamp-dev ## resolve requirements.lock and requirements-dev.lock anew
 	@for extra in build dev; do \
@@ -57,13 +60,13 @@ lint: $(VENV)/.stamp-dev ## formatting, lint, types, layers, stale documents
 fmt: $(VENV)/.stamp-dev ## put formatting and import order right
 	@$(PY) -m ruff check --quiet --fix . ; $(PY) -m ruff format --quiet .
 
-test: lint test-unit test-second-python test-integration ## everything: lint, unit tests on two Pythons, conformance, integration
+test: lint test-unit test-second-python test-compiled test-integration ## everything: lint, unit tests on two Pythons, conformance, integration
 	@echo "test: ok"
 
 test-unit: $(VENV)/.stamp-dev ## unit tests, with the coverage gate of the pure packages
 	@mkdir -p $(REPORTS)
-	$(PYTEST) -q $(PURE_TESTS) $(COVERED) --cov-branch --cov-report=term --cov-fail-under=100 --junitxml=$(REPORTS)/unit-pure.xml
-	$(PYTEST) -q $(OTHER_UNIT_TESTS) --junitxml=$(REPORTS)/unit.xml
+	PLATFORMCTL_PURE=1 $(PYTEST) -q $(PURE_TESTS) $(COVERED) --cov-branch --cov-report=term --cov-fail-under=100 --junitxml=$(REPORTS)/unit-pure.xml
+	PLATFORMCTL_PURE=1 $(PYTEST) -q $(OTHER_UNIT_TESTS) --junitxml=$(REPORTS)/unit.xml
 
 test-second-python: $(VENV)/.stamp-dev ## the unit tests on another supported Python, when this machine has one
 	@first=$$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
@@ -75,9 +78,13 @@ test-second-python: $(VENV)/.stamp-dev ## the unit tests on another supported Py
 	mkdir -p $(REPORTS); \
 	if [ ! $$dir/.stamp -nt requirements-dev.lock ]; then tools/make-venv $$dir "$$second" requirements-dev.lock && touch $$dir/.stamp; fi && \
 	echo "unit tests on Python $$version" && \
-	$$dir/bin/python3 -m pytest -q tests/unit -p no:cacheprovider --junitxml=$(REPORTS)/unit-second-python.xml
+	PLATFORMCTL_PURE=1 $$dir/bin/python3 -m pytest -q tests/unit -p no:cacheprovider --junitxml=$(REPORTS)/unit-second-python.xml
 
-test-integration: $(VENV)/.stamp-dev ## real processes and peers: nginx, redis, curl, a browser, network namespaces
+test-compiled: speedups ## the wire tests once more, on the compiled modules
+	@mkdir -p $(REPORTS)
+	$(PYTEST) -q tests/unit/wire --junitxml=$(REPORTS)/unit-compiled.xml
+
+test-integration: speedups ## real processes and peers: nginx, redis, curl, a browser, network namespaces
 	@tools/test-deps.sh
 	@mkdir -p $(REPORTS)
 	$(if $(CI),PLATFORMCTL_REQUIRE_NETNS=1) $(PYTEST) -q $(PROCESS_TESTS) --junitxml=$(REPORTS)/integration.xml
@@ -89,7 +96,7 @@ fuzz: $(VENV)/.stamp-dev ## fuzz the decoder and the request heads, FUZZ_SECONDS
 	  $(PY) $$target -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=tests/fuzz/corpus/$$name/crash- tests/fuzz/corpus/$$name; \
 	done
 
-bench: $(VENV)/.stamp-dev ## the figures of docs/benchmarks.md, side by side with their peers (BENCH_ARGS=…)
+bench: speedups ## the figures of docs/benchmarks.md, side by side with their peers (BENCH_ARGS=…)
 	@$(PY) -m tests.bench $(BENCH_ARGS)
 
 # ------------------------------------------------------------------ documents

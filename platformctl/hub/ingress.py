@@ -700,6 +700,7 @@ class Ingress:
         if following is None:
             return False
         self._count_failure(502)
+        endpoint.metrics.failovers += 1  # type: ignore[attr-defined]
         self.stream = None
         self._leave_tunnel(endpoint)
         if following is not endpoint:

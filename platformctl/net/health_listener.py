@@ -37,8 +37,12 @@ async def health_server(address: Address, app: App, deadlines: Deadlines) -> asy
     """Listen on `address`, plain HTTP."""
     options = ServerOptions(deadlines)
     loop = asyncio.get_running_loop()
+
+    def connected() -> Any:  # a protocol by its methods: compiled, it cannot inherit from a class of the interpreter
+        return HttpConnection(options, lambda connection: AppHandler(connection, app))
+
     return await loop.create_server(
-        lambda: HttpConnection(options, lambda connection: AppHandler(connection, app)),
+        connected,
         address.host or None,
         address.port,
     )

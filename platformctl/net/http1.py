@@ -77,7 +77,7 @@ class ServerOptions:
     connections: set[HttpConnection] = field(default_factory=set)
 
 
-class HttpConnection(asyncio.Protocol):
+class HttpConnection:
     """One client connection.
 
     Attributes:

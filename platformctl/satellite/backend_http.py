@@ -109,7 +109,11 @@ class HttpCall:
         self.pool.forget(self)
 
 
-class HttpBackend(asyncio.Protocol):
+# Heads by their bytes: a backend that repeats itself is parsed once (hub/responses does the same at the other end).
+_known: Final[dict[tuple[bytes, bool], tuple[ResponseHead, bytes]]] = {}
+
+
+class HttpBackend:
     """One connection to an http backend; at most one call at a time. Also the sink of the call's stream."""
 
     __slots__ = (
@@ -136,8 +140,6 @@ class HttpBackend(asyncio.Protocol):
         "transport",
     )
 
-    # Heads by their bytes: a backend that repeats itself is parsed once (hub/responses does the same at the other end).
-    _known: dict[tuple[bytes, bool], tuple[ResponseHead, bytes]] = {}
 
     def __init__(self, pool: BackendPool) -> None:
         self.pool = pool
@@ -386,7 +388,7 @@ class HttpBackend(asyncio.Protocol):
 
     def _parse(self, raw: bytes, call: HttpCall) -> tuple[ResponseHead, bytes]:
         key = (raw, call.method == b"HEAD")
-        known = self._known.get(key)
+        known = _known.get(key)
         if known is None:
             if len(raw) > MAX_RESPONSE_HEAD:
                 raise HeadError(502, "bad-backend-response", "the response head is too large")
@@ -398,9 +400,9 @@ class HttpBackend(asyncio.Protocol):
             elif head.status in (204, 304) or call.method == b"HEAD":
                 length = head.declared
             known = (head, head_payload(head.status, length, block))
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            self._known[key] = known
+            if len(_known) >= REMEMBERED:
+                _known.clear()
+            _known[key] = known
         return known
 
     def _on_interim(self, head: ResponseHead, payload: bytes, rest: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""A backend process for the tests: answers at once, after a while (`/slow/SECONDS`), or with many bytes (`/bytes/N`)."""
+"""A backend process: answers at once, after a while (`/slow/SECONDS`), or with many bytes (`/bytes/N`)."""
 
 from __future__ import annotations
 

@@ -166,6 +166,8 @@ def shared_platform(tmp_path_factory: pytest.TempPathFactory, backend_port: int)
 @pytest.fixture
 def platform(shared_platform: Platform) -> Platform:
     """Whole at the beginning of each test, whatever the one before has done."""
-    shared_platform.up(2)
+    pids = shared_platform.env["pids"]
+    if len(pids["hub"]) != 2 or not all(map(alive, [*pids["hub"], *pids["satellites"].values()])):
+        shared_platform.up(2)
     until(shared_platform.whole, 20, "every satellite is served by every replica")
     return shared_platform

@@ -23,12 +23,13 @@ class Outcome:
 
 @dataclass
 class Load:
-    """`per_second` GET requests over `connections` kept connections, until `stop`."""
+    """`per_second` GET requests over `connections` kept connections, until `stop`; `fresh`: each on a new one."""
 
     url: str
     token: str
     per_second: float
     connections: int = 16
+    fresh: bool = False
     outcomes: list[Outcome] = field(default_factory=list)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _stopping: bool = False
@@ -79,7 +80,7 @@ class Load:
             except (OSError, TimeoutError, EOFError, ValueError) as e:
                 status, what, keep = 0, f"{type(e).__name__}: {e}", False
             self.outcomes.append(Outcome(started, time.monotonic() - started, status, what))
-            if not keep and connection is not None:
+            if (self.fresh or not keep) and connection is not None:
                 connection[1].close()
                 connection = None
         if connection is not None:

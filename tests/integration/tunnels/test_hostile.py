@@ -11,10 +11,11 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from platformctl.hub.store_sqlite import SQLiteStore
 from platformctl.wire import frames
@@ -68,7 +69,7 @@ def data(stream: int, content: bytes, flags: int = 0) -> bytes:
     return frames.frame(frames.DATA, flags, stream, content)
 
 
-# ---- who may open a tunnel ---------------------------------------------------------------------------------------------
+# ---- who may open a tunnel -------------------------------------------------------------------------------------
 
 
 async def test_no_client_certificate_is_told_unauthorized(tunnel_url: str, identity: Path) -> None:
@@ -82,10 +83,8 @@ async def test_a_certificate_of_another_ca_ends_in_the_tls_handshake(
     platform: Platform, tunnel_url: str, tmp_path: Path
 ) -> None:
     stranger = enrol(platform.state / "hub", EVIL, tmp_path / "stranger", ca=other_ca(platform.env["domain"]))
-    with pytest.raises((OSError, ConnectionClosed, EOFError)):
-        async with tunnel(tunnel_url, stranger, EVIL) as evil:
-            await evil.hello()
-            await evil.expect(frames.WELCOME)
+    with pytest.raises((OSError, InvalidHandshake)):
+        await tunnel(tunnel_url, stranger, EVIL).__aenter__()
 
 
 async def test_a_revoked_certificate_is_told_unauthorized_and_its_open_tunnels_end_on_all_replicas(
@@ -130,7 +129,7 @@ async def test_the_tunnel_port_serves_nothing_else(tunnel_url: str, identity: Pa
         assert (await client.get(tunnel_url.replace("wss", "https") + path)).status_code == 404
 
 
-# ---- greeting and registration -----------------------------------------------------------------------------------------
+# ---- greeting and registration -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -189,23 +188,9 @@ async def test_a_message_beyond_the_limit_is_a_protocol_error(evil: Hostile) -> 
 
 
 async def test_a_message_beyond_any_buffer_ends_the_connection(evil: Hostile) -> None:
-    with pytest.raises(ConnectionClosed):
+    with contextlib.suppress(ConnectionClosed):
         await evil.send(bytes(4 * frames.MAX_MESSAGE))
-        await evil.socket.recv()
-
-
-async def test_no_greeting_ends_the_tunnel_after_ten_seconds(evil: Hostile) -> None:
-    code, reason = await evil.goodbye(12)
-    assert code == frames.PROTOCOL
-    assert "greeting" in reason
-
-
-async def test_no_websocket_handshake_ends_the_connection(tunnel_url: str, identity: Path) -> None:
-    host, _, port = tunnel_url.removeprefix("wss://").partition(":")
-    reader, writer = await asyncio.open_connection(host, int(port), ssl=tls(identity))
-    async with asyncio.timeout(12):
-        assert not await reader.read(100)
-    writer.close()
+    assert await ended(evil, 2)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +209,7 @@ async def test_a_malformed_registration_never_registers(evil: Hostile, platform:
     assert (await call(platform)).status_code in (404, 503)
 
 
-async def test_registering_thousands_of_services_stops_at_the_limit(evil: Hostile, platform: Platform) -> None:
+async def test_registering_thousands_of_services_stops_at_the_limit(evil: Hostile) -> None:
     await evil.serve()
     accepted = 0
     refused = 0
@@ -236,11 +221,9 @@ async def test_registering_thousands_of_services_stops_at_the_limit(evil: Hostil
         refused += len(answer["refused"])
     assert accepted == 999
     assert refused == 501
-    services = {one["name"] for one in platform.api("services", 0) if one["satellite"] == "sat-1"}
-    assert services == {"web"}
 
 
-# ---- streams -----------------------------------------------------------------------------------------------------------
+# ---- streams -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -343,7 +326,7 @@ async def test_framing_headers_of_the_satellite_never_reach_the_client(
 async def test_a_body_longer_than_declared_is_cut(evil: Hostile, platform: Platform) -> None:
     await evil.serve()
     outcome = await answered(
-        platform, evil, lambda s: head(s, 200, 2), lambda s: data(s, b"ok, and HTTP/1.1 200 OK", frames.FLAG_END)
+        platform, evil, lambda s: head(s, 200, 2), lambda s: data(s, b"ok, and HTTP/1.1 200 OK")
     )
     assert isinstance(outcome[0], httpx.TransportError) or problem(outcome) == (502, "bad-backend-response")
     assert (await evil.expect(frames.RESET)).payload == frames.U32.pack(frames.PROTOCOL)
@@ -369,16 +352,25 @@ async def test_a_switch_of_protocols_that_nobody_asked_for_is_a_bad_gateway(evil
     assert problem(outcome) == (502, "bad-backend-response")
 
 
-async def test_more_data_than_credit_ends_the_tunnel(evil: Hostile, platform: Platform) -> None:
+async def test_more_data_than_credit_ends_the_tunnel_and_costs_no_memory(evil: Hostile, platform: Platform) -> None:
     await evil.serve()
-    piece = bytes(frames.MAX_DATA)
-
-    def flood(stream: int) -> bytes:
-        return head(stream, 200, frames.UNKNOWN_LENGTH) + data(stream, piece) * 9  # 288 KiB; 256 KiB is the window
-
-    outcome = await answered(platform, evil, flood)
-    assert isinstance(outcome[0], httpx.TransportError) or problem(outcome)[0] == 502
-    assert (await evil.goodbye())[0] == frames.FLOW_CONTROL
+    before = resident(platform.hub(0))
+    parts = urlsplit(platform.url(0, EVIL))
+    loop = asyncio.get_running_loop()
+    with socket.socket() as slow:  # a client that asks, and reads nothing
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.setblocking(False)
+        await loop.sock_connect(slow, (parts.hostname, parts.port))
+        request = f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {platform.token}\r\n\r\n"
+        await loop.sock_sendall(slow, request.encode())
+        stream = (await evil.expect(frames.OPEN)).stream
+        await evil.send(head(stream, 200, frames.UNKNOWN_LENGTH))
+        flood = data(stream, bytes(frames.MAX_DATA)) * 16
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(64):  # 32 MiB; the largest window is far below
+                await evil.send(flood)
+        assert (await evil.goodbye())[0] == frames.FLOW_CONTROL
+    assert resident(platform.hub(0)) - before < 32 * 1024 * 1024
 
 
 async def test_a_second_head_ends_the_tunnel(evil: Hostile, platform: Platform) -> None:
@@ -427,11 +419,14 @@ async def test_a_ping_flood_from_a_peer_that_never_reads_is_ended_and_costs_no_m
         evil.socket.transport.pause_reading()
         evil.socket.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         burst = frames.frame(frames.PING, 0, 0, bytes(8)) * 20_000
-        with pytest.raises((ConnectionClosed, OSError, TimeoutError)):
-            async with asyncio.timeout(15):
-                for _ in range(400):
+        highest = before
+        async with asyncio.timeout(15):
+            while any(one["satellite"] == EVIL for one in await asyncio.to_thread(platform.api, "tunnels")):
+                with contextlib.suppress(ConnectionClosed):
                     await evil.send(burst)
-        assert resident(platform.hub(0)) - before < 32 * 1024 * 1024
+                highest = max(highest, resident(platform.hub(0)))
+        assert highest - before < 32 * 1024 * 1024
+        evil.socket.transport.abort()
 
 
 async def test_websocket_pings_that_are_never_read_cost_no_memory(
@@ -442,28 +437,51 @@ async def test_websocket_pings_that_are_never_read_cost_no_memory(
         before = resident(platform.hub(0))
         evil.socket.transport.pause_reading()
         masked = b"\x89\xfd\0\0\0\0" + bytes(125)  # a PING of 125 bytes, RFC 6455 5.5.2
-        with contextlib.suppress(OSError, TimeoutError, AttributeError):
-            async with asyncio.timeout(5):
-                for _ in range(200):
-                    evil.socket.transport.write(masked * 1000)
-                    while evil.socket.transport.get_write_buffer_size() > 1_000_000:
-                        await asyncio.sleep(0.01)
-        assert resident(platform.hub(0)) - before < 32 * 1024 * 1024
+        highest = before
+        for _ in range(200):
+            if evil.socket.transport.get_write_buffer_size() < 1_000_000:
+                evil.socket.transport.write(masked * 1000)
+            await asyncio.sleep(0.01)
+            highest = max(highest, resident(platform.hub(0)))
+        assert highest - before < 16 * 1024 * 1024
         evil.socket.transport.abort()
 
 
-async def test_an_agent_that_answers_no_ping_is_found_within_fifteen_seconds(
-    evil: Hostile, platform: Platform
-) -> None:
-    await evil.serve()
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    with pytest.raises(ConnectionClosed):
-        async with asyncio.timeout(16):
-            while True:
-                await evil.socket.recv()
-    assert 5.0 < loop.time() - started < 15.0
-    assert (await call(platform)).status_code == 503
+async def test_peers_that_say_nothing_are_let_go(platform: Platform, tunnel_url: str, identity: Path) -> None:
+    async def no_handshake() -> None:
+        host, _, port = tunnel_url.removeprefix("wss://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=tls(identity))
+        async with asyncio.timeout(12):
+            assert not await reader.read(100)
+        writer.close()
+
+    async def no_greeting() -> None:
+        async with tunnel(tunnel_url, identity, EVIL) as evil:
+            code, reason = await evil.goodbye(12)
+        assert code == frames.PROTOCOL
+        assert "greeting" in reason
+
+    async def no_pong() -> None:
+        async with tunnel(tunnel_url, identity, EVIL) as evil:
+            await evil.serve()
+            started = asyncio.get_running_loop().time()
+            assert await ended(evil, 16)
+            assert 5.0 < asyncio.get_running_loop().time() - started < 15.0
+        assert (await call(platform)).status_code == 503
+
+    await asyncio.gather(no_handshake(), no_greeting(), no_pong())
+
+
+async def ended(evil: Hostile, seconds: float) -> bool:
+    """Whether the hub ends the connection within that time, whatever it says before."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            try:
+                while True:
+                    await evil.socket.recv()
+            except ConnectionClosed:
+                return True
+    return False
 
 
 def resident(pid: int) -> int:

@@ -1,0 +1,91 @@
+"""The services of the data plane's tests: each has a port of its own, on which a test puts the backend that it needs."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+TCP = ("redis", "raw", "passthrough", "slow-raw")
+
+# What a service's entry in the exports file has beyond its address.
+MORE: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "other": {},
+    "based": {"base": "/base"},
+    "slow": {"timeouts": {"connect": "1s", "response": "1s", "idle": "1s"}},
+    "narrow": {"limits": {"concurrency": 1, "queue": 1, "queue_timeout": "1s"}},
+    "deep": {"limits": {"concurrency": 1, "queue": 400, "queue_timeout": "30s"}},
+    "single": {"limits": {"connections": 1}, "timeouts": {"connect": "1s"}},
+    "tls-ca": {"tls": {"ca_file": "backend-ca.pem", "server_name": "backend.test"}},
+    "tls-other-ca": {"tls": {"ca_file": "other-ca.pem", "server_name": "backend.test"}},
+    "tls-pin": {"tls": {"pin": "PIN"}},
+    "tls-wrong-pin": {"tls": {"pin": "sha256:" + "0" * 64}},
+    "redis": {},
+    "raw": {},
+    "passthrough": {},
+    "slow-raw": {"timeouts": {"connect": "1s", "idle": "1s"}},
+}
+
+POLICY = """\
+apiVersion: platformctl.io/v1alpha1
+kind: AccessPolicy
+metadata: {name: tests}
+rules:
+  - {name: admins, subjects: ["group:admins"], satellites: ["*"], services: ["*"]}
+  - {name: admins-api, subjects: ["group:admins"], satellites: [hub], services: [api]}
+  - {name: strangers, subjects: [anonymous], satellites: ["*"], services: [raw, passthrough, redis]}
+  - {name: reader, subjects: ["token:denied"], satellites: ["*"], services: [other], methods: [GET], paths: ["/open/**"]}
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free now. All are held while they are chosen, so that none comes twice."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in held:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in held]
+
+
+@dataclass
+class Services:
+    """`ports` by service name; all of them on sat-1."""
+
+    ports: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def planned(cls) -> Services:
+        return cls(dict(zip(MORE, free_ports(len(MORE)), strict=True)))
+
+    def exports(self, pin: str, folder: Path) -> list[dict[str, Any]]:
+        entries = []
+        for name, more in MORE.items():
+            more = dict(more)
+            base = more.pop("base", "")
+            if "tls" in more:
+                tls = {key: pin if value == "PIN" else value for key, value in more["tls"].items()}
+                if "ca_file" in tls:
+                    tls["ca_file"] = str(folder / tls["ca_file"])
+                more["tls"] = tls
+            scheme = "tcp" if name in TCP else "https" if "tls" in more else "http"
+            to = f"{scheme}://127.0.0.1:{self.ports[name]}{base}"
+            entries.append({"name": name, "to": to, "health": {"type": "none"}, **more})
+        return entries
+
+    def topology(self, pin: str, folder: Path) -> str:
+        return yaml.safe_dump(
+            {
+                "replicas": 2,
+                "satellites": [
+                    {"name": "sat-1", "labels": {"region": "eu"}, "exports": self.exports(pin, folder)},
+                    {"name": "sat-2", "labels": {"region": "us"}},
+                ],
+                "tcp": [{"satellite": "sat-1", "service": name} for name in ("redis", "raw", "slow-raw")],
+                "hub": {"timeouts": {"head": "1s", "idle": "4s"}, "trusted_proxies": ["127.0.0.9/32"]},
+            }
+        )
