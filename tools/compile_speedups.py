@@ -1,7 +1,7 @@
 """Compile the modules of platformctl/speedups.py with mypyc. Needs a C compiler and Python's headers.
 
-    python tools/compile_speedups.py            build when the present build is of other sources
-    python tools/compile_speedups.py --if-able  the same, but a machine that cannot compile is no error
+python tools/compile_speedups.py            build when the present build is of other sources
+python tools/compile_speedups.py --if-able  the same, but a machine that cannot compile is no error
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def build(target: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         shutil.copytree(
-            ROOT / "platformctl", work / "platformctl", ignore=shutil.ignore_patterns("_compiled", "__pycache__", "*.so")
+            ROOT / "platformctl",
+            work / "platformctl",
+            ignore=shutil.ignore_patterns("_compiled", "__pycache__", "*.so"),
         )
         (work / "setup.py").write_text(SETUP)
         (work / "mypy.ini").write_text("[mypy]\nstrict = True\n")

@@ -203,9 +203,7 @@ class Front:
             return self.addressing.connect(request.target.decode("ascii"))
         service = request.get(b"platform-service")
         selector = request.get(b"platform-selector")
-        return self.addressing.target(
-            request.host, request.target.decode("ascii"), service or None, selector or None
-        )
+        return self.addressing.target(request.host, request.target.decode("ascii"), service or None, selector or None)
 
     def _identity(self, caller: Caller, request: RequestHead) -> tuple[Identity | None, bytes]:
         """(identity, name of the header that proved it); identity None: a credential was sent and is not good."""

@@ -31,8 +31,6 @@ MAX_PIPELINED: Final = 64 * 1024
 MAX_DISCARDED: Final = 256 * 1024
 # How long a client has to read the last answer and close, while what it still sends is discarded (RFC 9112 9.6).
 LINGER_SECONDS: Final = 5.0
-# TLS cannot close one direction: a client that waits for the end gets it after this.
-TLS_LINGER_SECONDS: Final = 1.0
 # nginx and envoy buffer about as much per connection before they push back.
 WRITE_HIGH: Final = 256 * 1024
 
@@ -458,11 +456,11 @@ class HttpConnection:
         self.memo = b""
         self.resume()
         self.client_reads()
-        if self.secure or not self.transport.can_write_eof():
-            self.deadline = time.monotonic() + TLS_LINGER_SECONDS
-            return
-        self.transport.write_eof()
         self.deadline = time.monotonic() + LINGER_SECONDS
+        if self.secure or not self.transport.can_write_eof():
+            self.transport.close()  # says so, and discards what comes until the client agrees (RFC 8446 6.1)
+        else:
+            self.transport.write_eof()
 
     def on_deadline(self, now: float) -> None:
         self.deadline = NEVER
@@ -485,9 +483,6 @@ class HttpConnection:
         """The client still reads, or had its time: a connection that nobody reads must not stay for ever."""
         if self.client_reads():
             self.deadline = now + self.options.idle_timeout
-        elif self.secure and not self.transport.is_closing():
-            self.deadline = now + LINGER_SECONDS
-            self.transport.close()
         else:
             self.transport.abort()
 

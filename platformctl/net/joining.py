@@ -1,11 +1,11 @@
 """What a joining satellite and the hub say to each other: one JSON text message from it, one or two answers.
 
-    GET /ca.pem                                       -> the hub's CA bundle; public, checked against the CA pin
-    WebSocket /join, subprotocol platformctl.join.v1
-      -> {"token", "name", "labels", "csr", "agent_version"}
-      <- {"status": "pending", "fingerprint"}         approval is required; the socket stays open
-      <- {"status": "accepted", "name", "labels", "certificate", "ca", "replicas": [{"id", "url"}]}
-      <- {"status": "refused", "code", "detail", "hint"}
+GET /ca.pem                                       -> the hub's CA bundle; public, checked against the CA pin
+WebSocket /join, subprotocol platformctl.join.v1
+  -> {"token", "name", "labels", "csr", "agent_version"}
+  <- {"status": "pending", "fingerprint"}         approval is required; the socket stays open
+  <- {"status": "accepted", "name", "labels", "certificate", "ca", "replicas": [{"id", "url"}]}
+  <- {"status": "refused", "code", "detail", "hint"}
 """
 
 from __future__ import annotations

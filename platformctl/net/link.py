@@ -82,6 +82,9 @@ class Link(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.transport = transport
+        if self._ended:  # it was given up while it was being made
+            transport.disconnect(False)
+            return
         underlying = transport.underlying_transport
         underlying.set_write_buffer_limits(WRITE_HIGH)
         sock = underlying.get_extra_info("socket")

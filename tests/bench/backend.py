@@ -32,7 +32,7 @@ http {{
   uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
   server {{
     listen 127.0.0.1:{port} backlog=4096;
-    location = /small {{ default_type text/plain; return 200 "{small}"; }}
+    location ^~ /small {{ default_type text/plain; return 200 "{small}"; }}
     location = /blob {{ alias {folder}/blob; }}
   }}
 }}
@@ -41,7 +41,7 @@ http {{
 
 @dataclass(frozen=True)
 class Backend:
-    """Ports on loopback. `web`: GET /small (200 B), GET /blob (1 GiB). `sink`: PUT anything."""
+    """Ports on loopback. `web`: GET /small and below (200 B), GET /blob (1 GiB). `sink`: PUT anything."""
 
     web: int
     sink: int

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 
 from tests.bench.backend import Backend
-from tests.bench.local_platform import start_platform
+from tests.bench.local_platform import start_platform, start_pure_platform
 from tests.bench.peers import start_chisel, start_frp_http, start_frp_tcp, start_piko, start_rathole
 from tests.bench.processes import Processes
 from tests.bench.target import Contender, Target
+from tests.bench.tools import is_built
 
 Start = Callable[[Processes, Backend, Path], Awaitable[Contender]]
 
@@ -33,5 +34,17 @@ CONTENDERS: Mapping[str, Start] = {
     "rathole": start_rathole,
     "piko": start_piko,
     "platformctl": start_platform,
+    "platformctl-pure": start_pure_platform,
 }
-PEERS = tuple(name for name in CONTENDERS if name not in {"direct", "piko"})
+OURS = frozenset({"platformctl", "platformctl-pure"})
+_BUILT_FOR = {"frp-http": "frp", "frp-tcp": "frp", "chisel": "chisel", "rathole": "rathole", "piko": "piko"}
+
+
+def tools_of(contenders: Iterable[str]) -> frozenset[str]:
+    """The tools that tools/build-peers.sh builds and these contenders need."""
+    return frozenset(_BUILT_FOR[name] for name in contenders if name in _BUILT_FOR)
+
+
+def missing(contenders: Iterable[str]) -> frozenset[str]:
+    """Those of them that are not built."""
+    return frozenset(name for name in contenders if name in _BUILT_FOR and not is_built(_BUILT_FOR[name]))

@@ -1,52 +1,45 @@
-"""What a scenario is given: the options, the backend, contenders that are started once, and a place for its rows."""
+"""What a scenario is given: the backend, contenders that are started once, and a place for its rows."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.backend import SMALL_BODY, Backend, start_backend
 from tests.bench.contenders import CONTENDERS
+from tests.bench.latency import LoadResult
 from tests.bench.load import probe
+from tests.bench.openloop import stand_in, vegeta
 from tests.bench.processes import BenchError, Processes
 from tests.bench.procfs import CpuReading, read_cpu, read_rss
 from tests.bench.results import Results, Row
 from tests.bench.target import Contender, Target
+from tests.bench.tools import is_built
 
 MIB = 1 << 20
 
 
-@dataclass(frozen=True)
-class Options:
-    """`seconds` is the length of one measurement, `rounds` how often each is taken, all contenders in turn."""
-
-    contenders: tuple[str, ...]
-    seconds: int
-    rounds: int
-    connections: tuple[int, ...] = (1, 64, 256)
-    rates: tuple[int, ...] = (10_000, 20_000)
-    stall_seconds: int = 60
-
-
 class Bench:
-    def __init__(self, options: Options, processes: Processes, folder: Path, backend: Backend) -> None:
-        self.options = options
+    """`exact`: a figure is wanted, so what measures it must be there; otherwise something simpler may stand in."""
+
+    def __init__(self, processes: Processes, folder: Path, backend: Backend, *, exact: bool) -> None:
         self.processes = processes
         self.folder = folder
         self.backend = backend
+        self.exact = exact
         self.results = Results()
         self._contenders: dict[str, Contender] = {}
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, options: Options, folder: Path) -> AsyncIterator[Bench]:
+    async def running(cls, folder: Path, *, exact: bool = True) -> AsyncIterator[Bench]:
         """A bench with its backend up; at the end every process is gone."""
         async with Processes(folder / "logs") as processes:
-            yield cls(options, processes, folder, await start_backend(processes, folder))
+            yield cls(processes, folder, await start_backend(processes, folder), exact=exact)
 
     async def contender(self, name: str) -> Contender:
         """Start it at first use; return when its answers come from the backend."""
@@ -57,8 +50,23 @@ class Bench:
             self._contenders[name] = started
         return self._contenders[name]
 
-    async def contenders(self) -> list[Contender]:
-        return [await self.contender(name) for name in self.options.contenders]
+    async def contenders(self, scenario: str, names: Iterable[str]) -> list[Contender]:
+        """Started one after the other; how they run is noted with the scenario."""
+        contenders = [await self.contender(name) for name in names]
+        for contender in contenders:
+            if contender.note:
+                self.results.note(scenario, contender.note)
+        return contenders
+
+    async def open_loop(
+        self, target: Target, path: str, *, rate: int, seconds: int, ramp: int = 0, name: str = "vegeta"
+    ) -> LoadResult:
+        """`rate` requests a second. Without vegeta: an error, or a stand-in at a rate of its own when not `exact`."""
+        if not self.exact and not is_built("vegeta"):
+            return await stand_in(target, path, seconds=seconds)
+        return await vegeta(
+            self.processes, target, path, rate=rate, seconds=seconds, folder=self.folder, ramp=ramp, name=name
+        )
 
     async def wait_answering(self, target: Target, path: str = "/small", body: str = SMALL_BODY) -> None:
         """Return when the target gives the backend's own answer; BenchError when it does not within 20 s."""

@@ -1,36 +1,25 @@
-"""Load generators, each one call that returns what it measured: wrk (closed loop), vegeta (open loop), curl (bulk)."""
+"""Load generators, each one call that returns what it measured: wrk (closed loop) and curl (bulk)."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.latency import LoadResult
 from tests.bench.processes import BenchError, Processes, require
 from tests.bench.target import Target
-from tests.bench.tools import tool
 
 _WRK_SCRIPT = Path(__file__).with_name("wrk.lua")
 
 
-@dataclass(frozen=True)
-class LoadResult:
-    """Latencies in milliseconds. `errors` counts failed connections, timeouts and every status that is not 200."""
+async def wrk(
+    processes: Processes, target: Target, path: str, *, connections: int, seconds: int, varied: bool = False
+) -> LoadResult:
+    """Closed loop over keep-alive connections, one thread: the next request leaves when the answer is in.
 
-    requests: int
-    seconds: float
-    p50_ms: float
-    p99_ms: float
-    errors: int
-
-    @property
-    def per_second(self) -> float:
-        return self.requests / self.seconds
-
-
-async def wrk(processes: Processes, target: Target, path: str, *, connections: int, seconds: int) -> LoadResult:
-    """Closed loop over keep-alive connections, one thread: the next request leaves when the answer is in."""
+    All requests are equal, or with `varied` no two of them: path, query and a field differ.
+    """
     program = require("wrk", hint="apt-get install wrk")
     output = await processes.run(
         "wrk",
@@ -39,42 +28,14 @@ async def wrk(processes: Processes, target: Target, path: str, *, connections: i
             *("-s", str(_WRK_SCRIPT), target.url + path),
         ],
         seconds=seconds + 20,
-        env={"BENCH_HEADERS": str(target.header_file)},
+        env={"BENCH_HEADERS": str(target.header_file), "BENCH_VARIED": "1" if varied else ""},
     )
     marker = output.rfind(b"RESULT ")
     if marker < 0:
         raise BenchError(f"wrk gave no result for {target.url}")
     got = json.loads(output[marker + 7 :])
-    return LoadResult(got["requests"], got["us"] / 1e6, got["p50_us"] / 1e3, got["p99_us"] / 1e3, got["errors"])
-
-
-async def vegeta(
-    processes: Processes, target: Target, path: str, *, rate: int, seconds: int, folder: Path, name: str = "vegeta"
-) -> LoadResult:
-    """Open loop: requests leave on schedule whether or not answers come, so waiting is in the latencies."""
-    targets, results = folder / f"{name}.targets", folder / f"{name}.gob"
-    targets.touch(mode=0o600)
-    targets.write_text(f"GET {target.url}{path}\n{target.header_file.read_text()}")
-    program = tool("vegeta", "vegeta")
-    await processes.run(
-        name,
-        [
-            *(program, "attack", f"-rate={rate}/1s", f"-duration={seconds}s", "-timeout=5s"),
-            *("-max-body=0", f"-targets={targets}", f"-output={results}"),
-        ],
-        seconds=seconds + 30,
-    )
-    report = json.loads(await processes.run(name, [program, "report", "-type=json", str(results)], seconds=60))
-    results.unlink()
-    requests, succeeded = int(report["requests"]), int(report["status_codes"].get("200", 0))
-    latencies = report["latencies"]
-    return LoadResult(
-        requests=requests,
-        seconds=report["duration"] / 1e9,
-        p50_ms=latencies["50th"] / 1e6,
-        p99_ms=latencies["99th"] / 1e6,
-        errors=requests - succeeded,
-    )
+    p50, p99, highest = (got[name] / 1e3 for name in ("p50_us", "p99_us", "max_us"))
+    return LoadResult(got["requests"], got["us"] / 1e6, p50, p99, highest, got["errors"])
 
 
 async def download(processes: Processes, target: Target, path: str, *, size: int, seconds: float) -> float:

@@ -10,14 +10,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from platformctl import speedups
 from tests.bench.backend import Backend
 from tests.bench.processes import BenchError, Processes, signal_pid
-from tests.bench.procfs import alive
+from tests.bench.procfs import alive, maps
 from tests.bench.target import Contender, Target
 
 _ENTRY = (sys.executable, "-m", "platformctl")
@@ -29,13 +30,16 @@ tracing:
 
 @dataclass
 class LocalPlatform:
-    """One `up --state` platform. `env` is its env.json, read again by `refresh` after processes changed."""
+    """One `up --state` platform. `env` is its env.json, read again by `refresh` after processes changed; `environ` is
+    what its processes have in their environment beside ours.
+    """
 
     processes: Processes
     state: Path
     entry: tuple[str, ...]
     up_arguments: tuple[str, ...]
     env: dict[str, Any]
+    environ: Mapping[str, str] = field(default_factory=dict)
     is_down: bool = False
 
     def refresh(self) -> dict[str, Any]:
@@ -57,15 +61,18 @@ class LocalPlatform:
     async def export(self, name: str, to: str, *, satellite: str = "sat-1") -> None:
         await self.command("export", "add", name, "--satellite", satellite, "--to", to, "--state", str(self.state))
 
-    def target(self, service: str, header_file: Path, *, satellite: str = "sat-1") -> Target:
-        """The service by path, on the plain HTTP listener: the peers' front is plain HTTP too."""
+    def target(
+        self, service: str, header_file: Path, *, satellite: str = "sat-1", replica: int | None = None
+    ) -> Target:
+        """The service by path, on the plain HTTP listener: the peers' front is plain HTTP too. By any replica, or one."""
         token = Path(self.env["admin_token_file"]).read_text().strip()
-        url = f"{self.env['http_url'].rstrip('/')}/s/{satellite}/{service}"
+        base = self.env["http_url"] if replica is None else self.env["replicas"][replica]["http_url"]
+        url = f"{base.rstrip('/')}/s/{satellite}/{service}"
         return Target.with_headers(url, header_file, {"Authorization": f"Bearer {token}"})
 
     async def restore(self) -> None:
         """Start again what is missing, by the same `up`; returns when all of it is ready."""
-        await self.processes.run("platformctl-up", [*self.entry, *self.up_arguments], seconds=60)
+        await self.processes.run("platformctl-up", [*self.entry, *self.up_arguments], seconds=60, env=self.environ)
         self.refresh()
 
     async def down(self) -> None:
@@ -83,7 +90,13 @@ class LocalPlatform:
 
 
 async def up(
-    processes: Processes, folder: Path, *, satellites: int = 1, replicas: int = 1, inside: Sequence[str] = ()
+    processes: Processes,
+    folder: Path,
+    *,
+    satellites: int = 1,
+    replicas: int = 1,
+    inside: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
 ) -> LocalPlatform:
     """Start a platform and return when it is ready; `processes` takes it down at its end.
 
@@ -93,25 +106,48 @@ async def up(
     state.mkdir(parents=True)
     topology = state / "topology.yaml"
     topology.write_text(_TOPOLOGY)
-    arguments = ["--state", str(state), "--satellites", str(satellites), "--replicas", str(replicas)]
-    platform = LocalPlatform(processes, state, (*inside, *_ENTRY), ("up", *arguments, "-f", str(topology)), {})
+    # A person's own contexts stay as they are.
+    shape = ["--state", str(state), "--satellites", str(satellites), "--replicas", str(replicas), "--no-context"]
+    arguments = ("up", *shape, "-f", str(topology))
+    platform = LocalPlatform(processes, state, (*inside, *_ENTRY), arguments, {}, environ or {})
     processes.at_end(platform.down)
     await platform.restore()
     return platform
 
 
 async def start_platform(processes: Processes, backend: Backend, folder: Path) -> Contender:
-    platform = await up(processes, folder)
+    """With the hot path compiled, where this machine has compiled it."""
+    return await _contender("platformctl", await up(processes, folder), backend, folder)
+
+
+async def start_pure_platform(processes: Processes, backend: Backend, folder: Path) -> Contender:
+    """The same in Python alone, as where nothing can be compiled."""
+    platform = await up(processes, folder, environ={"PLATFORMCTL_PURE": "1"})
+    return await _contender("platformctl-pure", platform, backend, folder)
+
+
+async def _contender(name: str, platform: LocalPlatform, backend: Backend, folder: Path) -> Contender:
     await platform.export("web", f"http://127.0.0.1:{backend.web}")
     await platform.export("sink", f"http://127.0.0.1:{backend.sink}")
     await asyncio.sleep(2.0)  # the promise of `export add`: live within 2 s
     return Contender(
-        name="platformctl",
-        web=platform.target("web", folder / "platform-web.headers"),
-        sink=platform.target("sink", folder / "platform-sink.headers"),
+        name=name,
+        web=platform.target("web", folder / f"{name}-web.headers"),
+        sink=platform.target("sink", folder / f"{name}-sink.headers"),
         hub_pids=platform.hub_pids,
         agent_pids=tuple(platform.satellite_pids.values()),
+        note=f"{name}: hot path {hot_path(platform)}",
     )
+
+
+def hot_path(platform: LocalPlatform) -> str:
+    """`compiled` or `pure`, as the processes really run; BenchError when that is not what they were started for."""
+    pids = [*platform.hub_pids, *platform.satellite_pids.values()]
+    found = {"compiled" if maps(pid, "platformctl_hot") else "pure" for pid in pids}
+    meant = "pure" if "PLATFORMCTL_PURE" in platform.environ else speedups.state().partition(" ")[0]
+    if found != {meant}:
+        raise BenchError(f"the platform should run {meant}, and runs {', '.join(found)}; was its source changed?")
+    return meant
 
 
 async def wait_until(condition: Any, *, seconds: float, what: str) -> float:

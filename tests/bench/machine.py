@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import re
@@ -10,7 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from platformctl import speedups
 from tests.bench.processes import require
+from tests.bench.procfs import cpu_ticks
 from tests.bench.tools import tool_versions
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -25,10 +28,19 @@ def describe() -> dict[str, Any]:
         "kernel": ".".join(platform.release().split(".")[:2]),
         "python": platform.python_version(),
         "versions": {**tool_versions(), "nginx": _version("nginx", "-v"), "wrk": _version("wrk", "-v")},
+        "hot_path": speedups.state(),
         "commit": _commit(),
-        "load_average": round(os.getloadavg()[0], 2),
         "command": "python -m tests.bench " + " ".join(sys.argv[1:]),
     }
+
+
+async def conditions(seconds: float = 1.0) -> str:
+    """What else the machine does now: one line for the report, looked at for `seconds`."""
+    busy, everything = cpu_ticks()
+    await asyncio.sleep(seconds)
+    later_busy, later_everything = cpu_ticks()
+    share = (later_busy - busy) / max(1, later_everything - everything)
+    return f"before the run: CPUs {share:.0%} busy, load average {os.getloadavg()[0]:.2f}"
 
 
 def _cpu_model() -> str:

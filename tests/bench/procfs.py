@@ -56,3 +56,14 @@ def alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def maps(pid: int, fragment: str) -> bool:
+    """Whether the process has a file mapped whose path contains `fragment`, such as a shared library."""
+    return any(fragment in line for line in Path(f"/proc/{pid}/maps").read_text().splitlines())
+
+
+def cpu_ticks() -> tuple[int, int]:
+    """(busy, all) ticks of the whole machine since boot, from /proc/stat; a guest's stolen time is busy."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return sum(fields) - fields[3] - fields[4], sum(fields)

@@ -43,20 +43,27 @@ def bars_table(bars: Sequence[Bar]) -> str:
     return "\n".join(lines)
 
 
+def notes_list(results: Results, scenario: str) -> str:
+    return "\n".join(f"- {note}" for note in results.notes.get(scenario, ()))
+
+
 def machine_lines(machine: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return (
         f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB, Linux {machine['kernel']}, "
-        f"Python {machine['python']}; {versions}; commit {machine['commit']}; "
-        f"load average at the start {machine['load_average']}.\n\n    {machine['command']}"
+        f"Python {machine['python']}, hot path {machine['hot_path']}; {versions}; commit {machine['commit']}.\n\n"
+        f"    {machine['command']}"
     )
 
 
-def markdown(results: Results, scenario: str, title: str, machine: Mapping[str, Any], bars: Sequence[Bar]) -> str:
-    parts = [f"### {title}", machine_lines(machine), scenario_table(results, scenario)]
+def markdown(results: Results, scenario: str, machine: Mapping[str, Any], bars: Sequence[Bar]) -> str:
+    """What stands between a page's markers; headings are the page's own."""
+    parts = [scenario_table(results, scenario)]
     if bars:
         parts.append(bars_table(bars))
-    return "\n\n".join(parts)
+    if results.notes.get(scenario):
+        parts.append(notes_list(results, scenario))
+    return "\n\n".join([*parts, machine_lines(machine)])
 
 
 def write_section(page: Path, name: str, text: str) -> None:

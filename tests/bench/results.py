@@ -50,6 +50,7 @@ METRICS: Mapping[str, Metric] = {
     "agent_us": Metric("agent CPU µs/request", 1),
     "p50_ms": Metric("p50 ms", 2),
     "p99_ms": Metric("p99 ms", 2),
+    "max_ms": Metric("max ms", 1),
     "errors": Metric("errors", 0),
     "mb_per_s": Metric("MB/s", 0),
     "hub_us_per_mb": Metric("hub CPU µs/MB", 0),
@@ -63,7 +64,14 @@ METRICS: Mapping[str, Metric] = {
     "returned_s": Metric("routes back after s", 2),
     "requests": Metric("requests", 0),
     "all_back_s": Metric("all back after s", 1),
-    "peak_per_s": Metric("most connections in one s", 0),
+    "tunnels": Metric("tunnels", 0),
+    "peak_dials": Metric("most dials in one s", 0),
+    "peak_ups": Metric("most tunnels up in one s", 0),
+    "cpu_s": Metric("hub CPU s until all were back", 1),
+    "idle_percent": Metric("hub CPU % when idle", 1),
+    "rss_empty_mib": Metric("hub RSS MiB empty", 0),
+    "rss_before_mib": Metric("before", 0),
+    "rss_after_mib": Metric("after", 0),
     "hub_rss_mib": Metric("hub RSS MiB", 0),
     "agent_rss_mib": Metric("agent RSS MiB", 0),
 }
@@ -74,6 +82,11 @@ class Results:
 
     def __init__(self, rows: Iterable[Row] = ()) -> None:
         self.rows = list(rows)
+        self.notes: dict[str, list[str]] = {}
+
+    def note(self, scenario: str, text: str) -> None:
+        """One line for the report that belongs to a scenario's figures."""
+        self.notes.setdefault(scenario, []).append(text)
 
     def add(self, row: Row) -> None:
         unknown = set(row.metrics) - set(METRICS)

@@ -28,10 +28,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Contender:
-    """A running relay. `hub_pids` is what a client connects to, `agent_pids` what dials out beside the backend."""
+    """A running relay. `hub_pids` is what a client connects to, `agent_pids` what dials out beside the backend;
+    `note` says how it really runs, for the report."""
 
     name: str
     web: Target
     sink: Target
     hub_pids: tuple[int, ...]
     agent_pids: tuple[int, ...]
+    note: str = ""

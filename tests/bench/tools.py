@@ -18,6 +18,17 @@ def tool_folders() -> dict[str, Path]:
     return {tool: Path(folder) for tool, _, folder in (line.partition(" ") for line in listing.splitlines())}
 
 
+def is_built(name: str) -> bool:
+    return tool_folders()[name].is_dir()
+
+
+def build(*names: str) -> None:
+    """Build what is missing, minutes of work each; BenchError when one cannot be built."""
+    missing = [name for name in names if not is_built(name)]
+    if missing and subprocess.run([_SCRIPT, *missing], stdout=subprocess.DEVNULL, check=False).returncode:
+        raise BenchError(f"tools/build-peers.sh {' '.join(missing)} failed; see above")
+
+
 def tool(name: str, program: str) -> str:
     """Path of one program of a pinned tool."""
     path = tool_folders()[name] / program

@@ -59,11 +59,18 @@ class Peer:
         self.writer = writer
 
     @classmethod
-    async def connect(cls, port: int, tls: ssl.SSLContext | None = None, name: str | None = None) -> Self:
+    async def connect(
+        cls, port: int, tls: ssl.SSLContext | None = None, name: str | None = None, source: str | None = None
+    ) -> Self:
         host = "127.0.0.1"
         async with asyncio.timeout(SECONDS):
             reader, writer = await asyncio.open_connection(
-                host, port, ssl=tls, server_hostname=(name or host) if tls else None, limit=2**20
+                host,
+                port,
+                ssl=tls,
+                server_hostname=(name or host) if tls else None,
+                local_addr=(source, 0) if source else None,
+                limit=2**20,
             )
         return cls(reader, writer)
 

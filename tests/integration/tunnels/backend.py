@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 
+PIECE = b"x" * 65536
+
 
 class Connection(asyncio.Protocol):
     """HTTP/1.1 as far as the agent speaks it: a head, and a body of a known length that is thrown away."""
 
     def __init__(self) -> None:
         self._buffer = b""
+        self._left = 0
+        self._full = False
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -35,9 +39,24 @@ class Connection(asyncio.Protocol):
         if path.startswith("/slow/"):
             asyncio.get_running_loop().call_later(float(argument), self._send, b"slow\n")
         elif path.startswith("/bytes/"):
-            self._send(b"x" * int(argument))
+            self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % int(argument))
+            self._left = int(argument)
+            self._pour()
         else:
             self._send(b"hello\n")
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._pour()
+
+    def _pour(self) -> None:
+        while self._left and not self._full and not self._transport.is_closing():
+            piece = PIECE[: self._left]
+            self._left -= len(piece)
+            self._transport.write(piece)
 
     def _send(self, body: bytes) -> None:
         self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))

@@ -95,8 +95,15 @@ class Platform:
     def ready(self, replica: int) -> httpx.Response:
         return httpx.get(self.env["metrics_urls"][replica].replace("/metrics", "/readyz"), trust_env=False)
 
-    def metric(self, name: str, replica: int = 0, **labels: str) -> float:
-        text = httpx.get(self.env["metrics_urls"][replica], trust_env=False).text
+    def is_ready(self, replica: int) -> bool:
+        try:
+            return self.ready(replica).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def metric(self, name: str, url: str = "", **labels: str) -> float:
+        """A figure of the first replica, or of the process at `url`."""
+        text = httpx.get(url or self.env["metrics_urls"][0], trust_env=False).text
         for line in text.splitlines():
             if line.startswith(name + "{") and all(f'{key}="{value}"' in line for key, value in labels.items()):
                 return float(line.rsplit(" ", 1)[1])
@@ -167,6 +174,9 @@ def shared_platform(tmp_path_factory: pytest.TempPathFactory, backend_port: int)
 def platform(shared_platform: Platform) -> Platform:
     """Whole at the beginning of each test, whatever the one before has done."""
     pids = shared_platform.env["pids"]
+    for number, pid in enumerate(pids["hub"]):
+        if alive(pid) and not shared_platform.is_ready(number):
+            shared_platform.ended(pid, 40)
     if len(pids["hub"]) != 2 or not all(map(alive, [*pids["hub"], *pids["satellites"].values()])):
         shared_platform.up(2)
     until(shared_platform.whole, 20, "every satellite is served by every replica")

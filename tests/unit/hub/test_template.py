@@ -185,15 +185,30 @@ def test_a_refusal_leaves_the_template_as_it_was() -> None:
 
 
 _WORDS = st.sampled_from(
-    ["X-Seq", "Cookie", "Connection", "Content-Length", "Transfer-Encoding", "Host", "TE", "Expect", "Upgrade", "Accept"]
+    [
+        "X-Seq",
+        "Cookie",
+        "Connection",
+        "Content-Length",
+        "Transfer-Encoding",
+        "Host",
+        "TE",
+        "Expect",
+        "Upgrade",
+        "Accept",
+    ]
     + ["traceparent", "tracestate", "X-Request-Id", "Platform-Service", "Via", "Proxy-Authorization", "Authorization"]
 )
 _VALUES = st.one_of(
-    st.sampled_from(["", "1", "close", "keep-alive", "upgrade", "chunked", "0", "5", "trailers", "hub.test", PARENT, "web"]),
+    st.sampled_from(
+        ["", "1", "close", "keep-alive", "upgrade", "chunked", "0", "5", "trailers", "hub.test", PARENT, "web"]
+    ),
     st.text(st.characters(max_codepoint=255), max_size=12),
 )
 _TARGETS = st.one_of(
-    st.sampled_from(["/s/sat-1/web/", "/s/sat-1/web/x", "/s/sat-1/api/open/1", "/s/sat-1/api/x", "/s/sat-2/web/", "/api/v1"]),
+    st.sampled_from(
+        ["/s/sat-1/web/", "/s/sat-1/web/x", "/s/sat-1/api/open/1", "/s/sat-1/api/x", "/s/sat-2/web/", "/api/v1"]
+    ),
     st.text(st.characters(max_codepoint=255), max_size=12).map(lambda text: "/s/sat-1/web/" + text),
 )
 _LINES = st.lists(st.tuples(_WORDS, _VALUES).map(": ".join), max_size=4)
