@@ -175,8 +175,10 @@ def _say_required(wanted: Any, found: Any, _: Any) -> str:
     return f"needs {' and '.join(repr(key) for key in wanted if key not in found)}"
 
 
-def _say_pattern(wanted: Any, found: Any, _: Any) -> str:
-    return f"{_shown(found)} does not have the form that is wanted ({wanted})"
+def _say_pattern(wanted: Any, found: Any, schema: Any) -> str:
+    # Where the hint says it in words, nobody has to read the expression.
+    form = "" if "x-hint" in schema else f" ({wanted})"
+    return f"{_shown(found)} does not have the form that is wanted{form}"
 
 
 _SAY = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typer.core import TyperGroup
 
 from platformctl import __version__
 from platformctl.cli.verbs import GROUPS, VERBS
-from platformctl.errors import PlatformError
+from platformctl.errors import PlatformError, StoreError
 
 if TYPE_CHECKING:  # a private name of typer's: for the types of overridden methods only
     from typer._click import Command, Context, HelpFormatter
@@ -34,6 +35,9 @@ EXIT_CODES = (
     (7, "a wait ended before its condition was met"),
     (130, "interrupted (Ctrl-C)"),
 )
+
+# Standard output on a full disk, or over a quota: nobody's mistake here, and no bug either.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES) + "."
 
@@ -130,6 +134,10 @@ def run(args: Sequence[str]) -> int:
         command.main(args=list(args), prog_name=PROGRAM, complete_var=complete_var)
     except PlatformError as error:
         return report(error)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        return report(StoreError(f"the output cannot be written: {error.strerror}"))
     except KeyboardInterrupt:
         return 130
     except SystemExit as exit_:

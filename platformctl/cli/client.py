@@ -96,6 +96,9 @@ class HubClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._http.close()
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
@@ -162,7 +165,7 @@ class HubClient:
         message = f"the hub at {self.url} answered {status}: {excerpt(detail, 300) or 'no detail'}"
         error = kind(message + (f" (request {excerpt(request_id)})" if request_id else ""), hint=excerpt(hint, 300))
         error.code = excerpt(code) or kind.code
-        if status == 401 and not error.hint:
+        if status == 401:  # the hub's own hint speaks of request headers
             error.hint = "Give a token with --token-file, or a context that has one."
         return error
 

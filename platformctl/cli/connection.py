@@ -22,7 +22,7 @@ import typer
 
 from platformctl.cli.client import HubClient
 from platformctl.cli.contexts import Context, Contexts, config_path
-from platformctl.errors import ConfigError, UsageError
+from platformctl.errors import ConfigError, HubUnreachable, UsageError
 
 __all__ = ["Connection", "Target", "connected", "default_state", "read_env"]
 
@@ -143,13 +143,13 @@ def default_state(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def read_env(state: Path) -> dict[str, Any]:
-    """The state folder's env.json; ConfigError with what to do when there is none."""
+    """The state folder's env.json, there while the platform is up. HubUnreachable with what to do when it is not."""
     path = state / "env.json"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as e:
         hint = f"Start it: platformctl up --state {state}"
-        raise ConfigError("no local platform was started here", source=str(path), hint=hint) from e
+        raise HubUnreachable(f"no local platform runs in {state}", hint=hint) from e
     except (OSError, ValueError) as e:
         raise ConfigError(f"cannot be read: {e}", source=str(path), hint="Run `platformctl up` again.") from e
     if not isinstance(document, dict):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from platformctl.cli.connection import default_state
+from platformctl.cli.output import console
 from platformctl.cli.signals import ends_like_ctrl_c, uninterrupted
 from platformctl.cli.up import remember, start
 from platformctl.errors import PlatformError
@@ -139,59 +140,53 @@ def _verify(state: Path) -> Report:
 
 
 def _next_steps(env: dict[str, Any], state: Path) -> list[tuple[str, str]]:
-    """(what it shows, a line that works in a shell of this machine); the first sets what the others use."""
-    hub = env["hub_url"]
-    token = '-H "Authorization: Bearer $(cat $S/tokens/admin.token)"'
-    curl = f"curl --cacert $S/ca.pem {token}"
+    """(what it shows, a line that works in a shell of this machine); the first two set what the others use."""
+    curl = 'curl -K "$S/tokens/admin.curl"'  # the hub's CA and the admin's token
     run = ".venv/bin/platformctl" if os.environ.get("MAKELEVEL") else "platformctl"
+    local = '--state "$S"'
     return [
         ("", f"S={shlex.quote(str(state))}"),
-        ("an HTTP API in Europe, through the hub", f"{curl} {hub}/s/sat-1/api/headers"),
-        (
-            "any satellite with role=edge",
-            f"{curl} -H 'Platform-Service: api' -H 'Platform-Selector: role=edge' {hub}/headers",
-        ),
-        ("an event stream, as it comes", f"{curl} -N '{hub}/s/sat-2/events/events?count=5&interval=1'"),
-        ("plain HTTP, as behind a mesh", f"curl {token} {env['http_url']}/s/sat-1/api/"),
-        ("no identity, no entry", f"curl -i --cacert $S/ca.pem {hub}/s/sat-1/api/"),
-        ("a TCP service on a local port", f"{run} forward tcp.sat-1 --state $S"),
-        ("who is connected", f"{run} status --state $S"),
-        (
-            "a service of your own",
-            f"{run} export add mine --satellite sat-1 --to http://127.0.0.1:8000 --state $S",
-        ),
-        ("the console, in a browser", f"{hub}/console/"),
-        ("stop it, and delete its state", f"{run} down --purge --state $S"),
+        ("", f"HUB={env['hub_url']}"),
+        ("an HTTP API in Europe, through the hub", f"{curl} $HUB/s/sat-1/api/headers"),
+        ("any satellite with role=edge", f"{curl} -H Platform-Service:api -H Platform-Selector:role=edge $HUB/headers"),
+        ("an event stream, as it comes", f'{curl} -N "$HUB/s/sat-2/events/events?count=5&interval=1"'),
+        ("plain HTTP, as behind a mesh", f"{curl} {env['http_url']}/s/sat-1/api/"),
+        ("no identity, no entry", 'curl -i --cacert "$S/ca.pem" $HUB/s/sat-1/api/'),
+        ("a TCP service on a local port", f"{run} forward tcp.sat-1 {local}"),
+        ("who is connected", f"{run} status {local}"),
+        ("a service of your own", f"{run} export add mine --satellite sat-1 --to http://127.0.0.1:8000 {local}"),
+        ("the console, in a browser: sign in with the content of the file", f"{env['hub_url']}/console/"),
+        ("", str(state / "tokens" / "admin.token")),
+        ("stop it, and delete its state", f"{run} down --purge {local}"),
     ]
 
 
 def _print(report: Report, env: dict[str, Any], state: Path, seconds: float, keep: bool) -> None:
-    from rich.console import Console
     from rich.panel import Panel
     from rich.table import Table
     from rich.text import Text
 
     from platformctl.verify.report import render_table
 
-    console = Console(highlight=False)
-    console.print(render_table(report))
+    out = console()
+    out.print(render_table(report))
     table = Table.grid(padding=(0, 2))
     for replica in env["replicas"]:
         table.add_row(Text(replica["id"], style="bold"), replica["public_url"], f"metrics {replica['metrics_url']}")
     for name, row in env["satellites"].items():
         labels = ", ".join(f"{key}={value}" for key, value in row["labels"].items())
         table.add_row(Text(name, style="bold"), labels, "exports " + ", ".join(name for name, _ in _SERVICES.values()))
-    console.print(Panel(table, title="The platform", title_align="left", expand=False))
-    console.print(
+    out.print(Panel(table, title="The platform", title_align="left", expand=False))
+    out.print(
         Text("Try next" if keep else "With --keep (make demo KEEP=1) it keeps running, and you can try", style="bold")
     )
     for what, line in _next_steps(env, state):
         if what:
-            console.print(Text(f"  # {what}", style="dim"))
+            out.print(Text(f"  # {what}", style="dim"))
         # A wrapped line could not be copied.
-        console.print(Text(f"  {line}", style="cyan"), soft_wrap=True)
+        out.print(Text(f"  {line}", style="cyan"), soft_wrap=True)
     verdict = "verified end to end" if report.ok else "NOT in order: see above"
-    console.print(Text(f"\n2 hub replicas, 2 satellites, 8 services: {verdict}, in {seconds:.0f} s.", style="bold"))
+    out.print(Text(f"\n2 hub replicas, 2 satellites, 8 services: {verdict}, in {seconds:.0f} s.", style="bold"))
 
 
 @app.command()

@@ -40,9 +40,13 @@ def down(
         folder = type(folder)(known.state)
     with uninterrupted():
         count = local.down(folder, lambda text: typer.echo(f"  {text}", err=True), grace=grace)
-    typer.echo(f"Stopped {count} process{'' if count == 1 else 'es'} of {folder}.")
-    if purge:
-        local.purge(folder)
+    if count:
+        typer.echo(f"Stopped {count} process{'' if count == 1 else 'es'} of {folder}.")
+    else:
+        typer.echo(f"Nothing runs in {folder}.")
+    if purge and not local.purge(folder):
+        typer.echo("There is no state to delete.")
+    elif purge:
         if known and known.state == str(folder):
             del contexts.known[LOCAL]
             contexts.current = "" if contexts.current == LOCAL else contexts.current

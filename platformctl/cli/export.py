@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
 from platformctl.cli.connection import Connection, connected, from_state, read_env
 from platformctl.cli.output import Column, Format, FormatOption, coloured, rows
 from platformctl.cli.repeat import wait_until
-from platformctl.errors import Conflict, NotFound, PlatformError
+from platformctl.errors import ConfigError, Conflict, NotFound, PlatformError, UsageError
 
 __all__ = ["app"]
 
@@ -61,12 +63,13 @@ def add(
     entry: dict[str, Any] = {"name": name, "to": to}
     if health:
         entry["health"] = {"type": "http", "path": health}
+    _check(entry)
     if name in known and known[name] != entry and not replace:
         hint = "Replace it with --replace, or remove it first."
         raise Conflict(f"{satellite} exports {name!r} already, from {known[name].get('to')}", hint=hint)
     LocalExporter(state).change(satellite, [entry])
     if wait:
-        _await(connection, satellite, name, True, timeout)
+        _await(connection, satellite, name, True, timeout, to)
     env = read_env(state)
     typer.echo(f"{name}.{satellite} exported")
     if to.startswith("tcp://"):
@@ -93,7 +96,7 @@ def remove(
     typer.echo(f"{name}.{satellite} removed")
 
 
-@app.command("list")
+@app.command("list", short_help="List what the exports files say.")
 @connected
 def list_(
     connection: Connection,
@@ -127,7 +130,7 @@ def list_(
         typer.echo(form)
 
 
-def _await(connection: Connection, satellite: str, name: str, present: bool, timeout: float) -> None:
+def _await(connection: Connection, satellite: str, name: str, present: bool, timeout: float, to: str = "") -> None:
     """Ask each replica: a client may be served by any of them."""
     from pathlib import Path
 
@@ -150,5 +153,31 @@ def _await(connection: Connection, satellite: str, name: str, present: bool, tim
                 wait_until(lambda: client.items("services"), lacking, timeout=timeout, interval=0.05)
             except PlatformError as e:
                 log = read_env(connection.state())["satellites"][satellite]["log_file"]
-                e.hint = f"The exports file is changed. Is the backend up? See {log}"
+                e.hint = f"{_unanswered(to)}The exports file is changed all the same. See {log}"
                 raise
+
+
+def _check(entry: dict[str, Any]) -> None:
+    """UsageError for what no exports file may hold, before any file is touched."""
+    from platformctl.deploy import exports
+    from platformctl.satellite.exports import parse_exports
+
+    try:
+        parse_exports(exports.text([entry]), "")
+    except ConfigError as e:
+        raise UsageError(e.message.removeprefix("services[0]."), hint=e.hint) from e
+
+
+def _unanswered(to: str) -> str:
+    """ "Nothing listens at 127.0.0.1:8000. ", if that is so; satellites of a local platform see what we see."""
+    at = urlsplit(to)
+    address = at.hostname or "", at.port or {"http": 80, "https": 443}.get(at.scheme, 0)
+    if not all(address):
+        return ""
+    try:
+        socket.create_connection(address, timeout=1.0).close()
+    except ConnectionRefusedError:
+        return f"Nothing listens at {at.netloc}. "
+    except OSError as e:
+        return f"{at.netloc} cannot be reached: {e.strerror or e}. "
+    return ""

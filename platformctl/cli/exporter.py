@@ -8,9 +8,9 @@ from typing import Any
 
 from platformctl.cli.connection import read_env
 from platformctl.deploy import exports
-from platformctl.errors import NotFound, PlatformError
+from platformctl.errors import NotFound
 from platformctl.satellite.exports import parse_exports
-from platformctl.verify import Export
+from platformctl.verify import Export, OutOfReach
 
 __all__ = ["LocalExporter", "NoExporter", "exports_file"]
 
@@ -44,9 +44,9 @@ class NoExporter:
     """For a hub elsewhere: its satellites' exports are not in reach, so the checks that need a backend there say so."""
 
     async def export(self, satellite: str, services: Sequence[Export]) -> None:
-        raise PlatformError(
+        raise OutOfReach(
             f"what {satellite} exports cannot be changed from here",
-            hint="Run verify where the platform runs, with --state DIR.",
+            hint="Checks that need a backend there run where a local platform runs: verify --state DIR.",
         )
 
     async def withdraw(self, satellite: str, names: Sequence[str]) -> None:

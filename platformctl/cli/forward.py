@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from platformctl.cli.connection import Connection, Target, connected, read_env
-from platformctl.errors import NotFound, UsageError
+from platformctl.errors import UsageError
 
 __all__ = ["app"]
 
@@ -73,6 +73,6 @@ def forward(
     """
     name, dot, satellite = service.partition(".")
     if not (name and dot and satellite):
-        raise NotFound(f"{service!r} is not SERVICE.SATELLITE", hint="`platformctl services -o name` lists them.")
+        raise UsageError(f"{service!r} is not SERVICE.SATELLITE", hint="`platformctl services` lists them.")
     local, remote = _ports(port)
     asyncio.run(_run(connection.target(), service, address, local, remote))

@@ -78,7 +78,10 @@ async def _accepted(head: bytes, reader: asyncio.StreamReader, authority: str) -
     except (ValueError, KeyError, TypeError):
         detail, hint = excerpt(body or line), ""
     kind = {401: AccessDenied, 403: AccessDenied, 404: NotFound, 503: HubUnreachable}.get(status, PlatformError)
-    raise kind(f"{authority}: the hub answered {status}: {excerpt(detail, 300)}", hint=excerpt(hint, 300))
+    if status == 401:  # the hub's own hint speaks of request headers
+        hint = "Give a token with --token-file, or a context that has one."
+    service = authority.rpartition(":")[0]
+    raise kind(f"{service}: the hub answered {status}: {excerpt(detail, 300)}", hint=excerpt(hint, 300))
 
 
 class Forwarder:

@@ -12,7 +12,10 @@ __all__ = ["ConfigOption", "LogFormat", "LogLevel", "app", "log_overrides"]
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, no_args_is_help=True)
 
 ConfigOption = Annotated[
-    Path, typer.Option("--config", metavar="FILE", dir_okay=False, help="Configuration file (YAML).")
+    Path,
+    typer.Option(
+        "--config", metavar="FILE", exists=True, dir_okay=False, readable=True, help="Configuration file (YAML)."
+    ),
 ]
 LogFormat = Annotated[str | None, typer.Option(metavar="FORMAT", help="auto, json or console.")]
 LogLevel = Annotated[str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")]

@@ -47,7 +47,7 @@ def _token(file: Path | None) -> str:
     return token.strip()
 
 
-@app.command("satellite")
+@app.command("satellite", short_help="Swap a one-use token for a satellite's identity.")
 def satellite(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The satellite's name, as in its token.")],
     hub: Annotated[str, typer.Option(metavar="URL", help="Tunnel address of the hub.")],

@@ -73,6 +73,11 @@ class LocalParts:
             self._clients[hub_url] = HubClient(hub_url, token_file=token_file, ca_file=ca_file)
         return list(self._clients[hub_url].items("satellites"))
 
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
+
 
 def _in_store(folder: Path, use: Callable[[SQLiteStore], Result]) -> Result:
     with SQLiteStore(folder / STORE_FILE) as opened:

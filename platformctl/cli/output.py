@@ -7,12 +7,32 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-__all__ = ["Column", "Format", "FormatOption", "coloured", "document", "paint", "plain", "rows", "table"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = [
+    "Column",
+    "Format",
+    "FormatOption",
+    "coloured",
+    "console",
+    "document",
+    "few",
+    "instant",
+    "paint",
+    "plain",
+    "rows",
+    "table",
+]
+
+PIPED_COLUMNS = 120
+FEW_COLUMNS = 40
 
 
 class Format(StrEnum):
@@ -46,11 +66,17 @@ _TONES = {
 
 @dataclass(frozen=True)
 class Column:
-    """`value` gets one item of the API, and `plain` shows what it returns. `wide`: shown by `-o wide` alone."""
+    """`value` gets one item of the API, and `plain` shows what it returns. `wide`: shown by `-o wide` alone;
+    `short`: shown instead of `value` unless `-o wide`.
+    """
 
     title: str
     value: Callable[[Mapping[str, Any]], object]
     wide: bool = False
+    short: Callable[[Mapping[str, Any]], object] | None = None
+
+    def cell(self, item: Mapping[str, Any], wide: bool) -> str:
+        return plain((self.value if wide or self.short is None else self.short)(item))
 
 
 def coloured(environ: Mapping[str, str] | None = None) -> bool:
@@ -78,10 +104,36 @@ def plain(value: object) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
+def few(values: Sequence[str], columns: int = FEW_COLUMNS) -> str:
+    """As many of `values` as fit in so many columns, at least one, and how many more there are."""
+    shown = list(values)
+    while len(shown) > 1 and len(",".join(shown)) > columns:
+        shown.pop()
+    more = len(values) - len(shown)
+    return ",".join(shown) + (f" +{more}" if more else "")
+
+
+def instant(value: object) -> object:
+    """A time of the API (RFC 3339) for people: whole seconds, UTC. What is no time stays as it is."""
+    try:
+        return f"{datetime.fromisoformat(str(value)).astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+    except ValueError:
+        return value
+
+
+def console(file: TextIO | None = None) -> Console:
+    """Where rich text is printed. A pipe or file has no width of its own: there it is wide enough not to wrap."""
+    from rich.console import Console
+
+    file = file or sys.stdout
+    width = None if file.isatty() or os.environ.get("COLUMNS") else PIPED_COLUMNS
+    return Console(file=file, highlight=False, width=width)
+
+
 def table(items: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, wide: bool, colour: bool) -> str:
     """Columns as wide as their widest cell, two spaces between; the last is not padded. Ends without a line end."""
     shown = [column for column in columns if wide or not column.wide]
-    grid = [[column.title for column in shown], *([plain(column.value(item)) for column in shown] for item in items)]
+    grid = [[column.title for column in shown], *([column.cell(item, wide) for column in shown] for item in items)]
     widths = [max(len(row[i]) for row in grid) for i in range(len(shown))]
     lines = []
     for number, row in enumerate(grid):

@@ -19,7 +19,7 @@ def satellite() -> None:
     """Run a satellite's agent."""
 
 
-@app.command("run")
+@app.command("run", short_help="Run the agent until SIGTERM or SIGINT.")
 def run(
     config: ConfigOption,
     state: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder with the identity.")] = None,

@@ -8,7 +8,7 @@ import typer
 
 from platformctl.cli.connection import Connection, connected
 from platformctl.cli.listing import Item, Kind, show
-from platformctl.cli.output import Column, Format, FormatOption
+from platformctl.cli.output import Column, Format, FormatOption, few
 from platformctl.cli.repeat import TimeoutOption, WaitOption, WatchOption
 
 __all__ = ["COLUMNS", "SATELLITE", "app"]
@@ -21,7 +21,7 @@ COLUMNS = (
     Column("TUNNELS", lambda item: f"{item.get('connected', 0)}/{item.get('expected', 0)}"),
     Column("RTT(MS)", lambda item: item.get("rtt_ms")),
     Column("LABELS", lambda item: item.get("labels")),
-    Column("SERVICES", lambda item: item.get("services")),
+    Column("SERVICES", lambda item: item.get("services"), short=lambda item: few(item.get("services") or ())),
     Column("VERSION", lambda item: item.get("version"), wide=True),
     Column("INSTANCE", lambda item: item.get("instance"), wide=True),
 )

@@ -10,6 +10,7 @@ from platformctl.cli.connection import Connection, connected
 from platformctl.cli.listing import Item, Kind, show
 from platformctl.cli.output import Column, Format, FormatOption
 from platformctl.cli.repeat import TimeoutOption, WaitOption, WatchOption
+from platformctl.errors import UsageError
 
 __all__ = ["SERVICE", "app"]
 
@@ -50,6 +51,10 @@ def services(
 
     With --wait, returns when every service (or every SERVICE.SATELLITE named) is healthy.
     """
+
+    for name in names or ():
+        if "." not in name:
+            raise UsageError(f"{name!r} is not SERVICE.SATELLITE", hint=f"For example {name}.sat-1.")
 
     def kept(item: Item) -> bool:
         return satellite is None or item.get("satellite") == satellite

@@ -11,12 +11,16 @@ __all__ = ["ends_like_ctrl_c", "uninterrupted"]
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    # What Ctrl-C would do just now: under `asyncio.run` it cancels the main task, which is how tasks end in good order.
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):  # ignored, as for a background job of a shell script
+        raise KeyboardInterrupt
+    handler(signal.SIGINT, frame)
 
 
 @contextlib.contextmanager
 def ends_like_ctrl_c() -> Iterator[None]:
-    """Within, SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread."""
+    """Within, SIGTERM and SIGHUP do in the main thread what Ctrl-C does: KeyboardInterrupt or a cancelled task."""
     former = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from platformctl.cli.client import HubClient
-from platformctl.cli.connection import Connection, connected
-from platformctl.cli.output import Column, Format, FormatOption, coloured, document, table
+from platformctl.cli.connection import Connection, connected, read_env
+from platformctl.cli.output import Column, Format, FormatOption, coloured, document, instant, paint, plain, table
 from platformctl.cli.repeat import TimeoutOption, WaitOption, WatchOption, wait_until
 from platformctl.cli.repeat import watch as watch_output
 from platformctl.cli.satellites import COLUMNS
+from platformctl.deploy.readiness import complaints
 
 __all__ = ["app"]
 
@@ -23,19 +25,23 @@ _REPLICAS = (
     Column("REPLICA", lambda item: item.get("id")),
     Column("STATE", lambda item: item.get("state")),
     Column("TUNNELS", lambda item: item.get("tunnels")),
-    Column("VERSION", lambda item: item.get("version")),
+    Column("VERSION", lambda item: item.get("version"), wide=True),
     Column("URL", lambda item: item.get("url"), wide=True),
-    Column("STARTED", lambda item: item.get("started_at"), wide=True),
+    Column("STARTED", lambda item: instant(item.get("started_at")), wide=True),
 )
 
 
-def _collect(client: HubClient) -> dict[str, Any]:
+def _collect(client: HubClient, state: Path | None) -> dict[str, Any]:
     version = client.get("version")
-    return {
+    found = {
         "hub": {"url": client.url, "version": version.get("version"), "replica": version.get("replica")},
         "replicas": client.items("replicas"),
         "satellites": [{key: item.get(key) for key in _FIELDS} for item in client.items("satellites")],
     }
+    if state:
+        # Of a local platform we see the processes, and can ask each what is wrong with it.
+        found["problems"] = [{"name": name, "detail": detail} for name, detail in complaints(read_env(state))]
+    return found
 
 
 def _missing(status: Mapping[str, Any]) -> str:
@@ -61,6 +67,9 @@ def _text(status: Mapping[str, Any], form: Format) -> str:
     hub, satellites = status["hub"], status["satellites"]
     parts = [f"Hub {hub['url']}, version {hub['version']}", table(status["replicas"], _REPLICAS, **look)]
     parts.append(table(satellites, COLUMNS, **look) if satellites else "No satellite has joined.")
+    problems = [f"{plain(each['name'])}: {plain(each['detail'])}" for each in status.get("problems", ())]
+    if problems:
+        parts.append("\n".join(paint(f"! {line}", "yellow") if look["colour"] else f"! {line}" for line in problems))
     return "\n\n".join(parts)
 
 
@@ -75,10 +84,14 @@ def status(
 ) -> None:
     """Show the hub's replicas and how each satellite is connected to them.
 
-    With --wait, returns when all replicas are ready and every satellite has a tunnel to each of them.
+    With --wait, returns when all replicas are ready and every satellite has a tunnel to each of them. Of a local
+    platform it also shows what is wrong with a process, such as an exports file that cannot be read.
     """
+    state = connection.target().state
     with connection.client() as client:
         if watch:
-            watch_output(lambda: _text(_collect(client), output))
-        found = wait_until(lambda: _collect(client), _missing, timeout=timeout) if wait else _collect(client)
+            watch_output(lambda: _text(_collect(client, state), output))
+        found = (
+            wait_until(lambda: _collect(client, state), _missing, timeout=timeout) if wait else _collect(client, state)
+        )
         typer.echo(_text(found, output))

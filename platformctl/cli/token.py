@@ -9,7 +9,7 @@ import typer
 
 from platformctl.cli.connection import Connection, connected
 from platformctl.cli.listing import Kind, show
-from platformctl.cli.output import Column, Format, FormatOption, document
+from platformctl.cli.output import Column, Format, FormatOption, document, instant
 from platformctl.errors import UsageError
 
 __all__ = ["app", "duration", "labels"]
@@ -21,10 +21,10 @@ _COLUMNS = (
     Column("SATELLITE", lambda item: item.get("satellite")),
     Column("STATE", lambda item: item.get("state")),
     Column("USES", lambda item: item.get("uses")),
-    Column("EXPIRES", lambda item: item.get("expires_at")),
+    Column("EXPIRES", lambda item: instant(item.get("expires_at"))),
     Column("LABELS", lambda item: item.get("labels")),
-    Column("CREATED", lambda item: item.get("created_at"), wide=True),
-    Column("USED", lambda item: item.get("used_at"), wide=True),
+    Column("CREATED", lambda item: instant(item.get("created_at")), wide=True),
+    Column("USED", lambda item: instant(item.get("used_at")), wide=True),
 )
 _TOKEN = Kind("token", "tokens", _COLUMNS, lambda item: str(item.get("id")))
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -58,7 +58,7 @@ def duration(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-@app.command("create")
+@app.command("create", short_help="Create a join token, and print the command that uses it.")
 @connected
 def create(
     connection: Connection,
@@ -78,11 +78,11 @@ def create(
     elif output is Format.NAME:
         typer.echo(f"token/{made['id']}")
     else:
-        typer.echo(f"Run this where the satellite is, until {made['expires_at']}; it works once:\n", err=True)
+        typer.echo(f"Run this where the satellite is, until {instant(made['expires_at'])}; it works once:\n", err=True)
         typer.echo(made["join_command"])
 
 
-@app.command("list")
+@app.command("list", short_help="List join tokens with their use and expiry.")
 @connected
 def list_(connection: Connection, output: FormatOption = Format.TABLE) -> None:
     """List join tokens with their use and expiry; their secrets are not kept anywhere."""

@@ -8,7 +8,7 @@ import typer
 
 from platformctl.cli.connection import Connection, connected
 from platformctl.cli.listing import Item, Kind, show
-from platformctl.cli.output import Column, Format, FormatOption
+from platformctl.cli.output import Column, Format, FormatOption, instant
 from platformctl.cli.repeat import WatchOption
 
 __all__ = ["app"]
@@ -26,7 +26,7 @@ _COLUMNS = (
     Column("LANE", lambda item: item.get("lane"), wide=True),
     Column("DRAINING", lambda item: item.get("draining"), wide=True),
     Column("REMOTE", lambda item: item.get("remote"), wide=True),
-    Column("CONNECTED", lambda item: item.get("connected_at"), wide=True),
+    Column("CONNECTED", lambda item: instant(item.get("connected_at")), wide=True),
     Column("INSTANCE", lambda item: item.get("instance"), wide=True),
 )
 

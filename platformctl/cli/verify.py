@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from platformctl.cli.connection import Connection, Target, connected
+from platformctl.cli.output import console
+from platformctl.cli.signals import ends_like_ctrl_c
+from platformctl.errors import UsageError
 
 if TYPE_CHECKING:
     from platformctl.verify import Environment, Exporter, Report
@@ -33,7 +38,8 @@ def check(environment: Environment, exporter: Exporter, *, test: str | None = No
     from platformctl import verify as checks
     from platformctl.verify.report import LiveProgress
 
-    with LiveProgress(Console(stderr=True)) as progress:
+    # However it ends, what was exported for the checks is withdrawn first.
+    with ends_like_ctrl_c(), LiveProgress(Console(stderr=True)) as progress:
         return asyncio.run(checks.run(environment, exporter, test=test, skip=skip, progress=progress))
 
 
@@ -69,19 +75,27 @@ def verify(
 
     It brings its own backend and removes it afterwards. A failed check says what to do. Exit code 1 when one failed.
     """
-    from rich.console import Console
+    environment, exporter = _environment(connection, connection.target())
+    with _opened(output_file) as file:
+        report = check(environment, exporter, test=test, skip=skip)
+        _write(report, output, file)
+    raise typer.Exit(0 if report.ok else 1)
 
+
+def _opened(path: Path | None) -> AbstractContextManager[TextIO]:
+    """Opened before the checks run: that it cannot be written is told at once."""
+    if path is None:
+        return contextlib.nullcontext(sys.stdout)
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as e:
+        raise UsageError(f"--output-file {path} cannot be written: {e.strerror}") from e
+
+
+def _write(report: Report, form: ReportFormat, file: TextIO) -> None:
     from platformctl.verify.report import render_json, render_junit, render_table
 
-    environment, exporter = _environment(connection, connection.target())
-    report = check(environment, exporter, test=test, skip=skip)
-    file = output_file.open("w", encoding="utf-8") if output_file else sys.stdout
-    try:
-        if output is ReportFormat.TABLE:
-            Console(file=file, highlight=False).print(render_table(report))
-        else:
-            file.write(render_json(report) if output is ReportFormat.JSON else render_junit(report))
-    finally:
-        if output_file:
-            file.close()
-    raise typer.Exit(0 if report.ok else 1)
+    if form is ReportFormat.TABLE:
+        console(file).print(render_table(report))
+    else:
+        file.write(render_json(report) if form is ReportFormat.JSON else render_junit(report))

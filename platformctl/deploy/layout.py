@@ -1,8 +1,8 @@
 """The state folder of a local platform: where everything is, which ports it has, and the files its processes read.
 
-local.json       ports and labels, kept between runs        processes.json   who runs
+local.json       topology and ports, kept between runs      processes.json   who runs
 env.json         what other programs read; there while up   ca.pem           the hub's CA
-policy.yaml      the access policy; edit it                 tokens/          client tokens, one a file
+policy.yaml      the access policy; edit it                 tokens/          client tokens, one a file; admin.curl
 config/          a configuration file for each process      log/             their output, and the audit logs
 hub/             the hub's store, shared by all replicas     satellites/NAME/ identity and exports.yaml
 """
@@ -21,7 +21,7 @@ from platformctl.deploy.ports import HOST, free, is_free
 from platformctl.deploy.topology import SatellitePlan, Topology
 from platformctl.errors import StoreError
 
-__all__ = ["DOMAIN", "POLICY", "Layout", "Ports"]
+__all__ = ["DOMAIN", "POLICY", "Layout", "Ports", "curl_config"]
 
 DOMAIN = "platform.localhost"
 """RFC 6761 section 6.3: names under localhost are this machine, so the host form of addresses works without any DNS."""
@@ -72,16 +72,22 @@ class Ports:
 
 @dataclass
 class Layout:
-    """`root` is the state folder. Its paths are properties; `ports` is loaded, completed and saved."""
+    """`root` is the state folder. Its paths are properties; `ports` is loaded, completed and saved; `topology` is that
+    of the last `up`, None before the first.
+    """
 
     root: Path
     ports: Ports = field(default_factory=Ports)
+    topology: Topology | None = None
 
     @classmethod
     def load(cls, root: Path) -> Layout:
         layout = cls(root)
         try:
-            layout.ports = Ports(**json.loads(layout.memory.read_text(encoding="utf-8"))["ports"])
+            document = json.loads(layout.memory.read_text(encoding="utf-8"))
+            layout.ports = Ports(**document["ports"])
+            if "topology" in document:
+                layout.topology = Topology.from_document(document["topology"])
         except FileNotFoundError:
             pass
         except (OSError, ValueError, KeyError, TypeError) as e:
@@ -112,6 +118,11 @@ class Layout:
 
     def token(self, name: str) -> Path:
         return self.root / "tokens" / f"{name}.token"
+
+    @property
+    def curl(self) -> Path:
+        """For `curl -K`: the CA and the admin's token, so that the token is not in curl's command line."""
+        return self.root / "tokens" / "admin.curl"
 
     def config(self, name: str) -> Path:
         return self.root / "config" / f"{name}.yaml"
@@ -150,7 +161,9 @@ class Layout:
                 ports.tcp[key] = each.port
             else:
                 _fill(ports.tcp, (key,), fresh, keep=hub_runs)
-        write_text(self.memory, json.dumps({"version": 1, "ports": asdict(ports)}, indent=1) + "\n")
+        self.topology = topology
+        document = {"version": 1, "ports": asdict(ports), "topology": topology.to_document()}
+        write_text(self.memory, json.dumps(document, indent=1) + "\n")
 
     def hub_config(self, name: str, topology: Topology) -> dict[str, Any]:
         """The configuration of one replica: every listener twice, on the shared port and on its own."""
@@ -208,6 +221,7 @@ class Layout:
             "sni_address": f"{HOST}:{self.ports.shared['sni']}",
             "tcp_addresses": {key: f"{HOST}:{port}" for key, port in self.ports.tcp.items()},
             "policy_file": str(self.policy),
+            "curl_config": str(self.curl),
             "client_tokens": {name: str(self.token(name)) for name in ("admin", "denied")},
             "replicas": [
                 {
@@ -233,6 +247,12 @@ class Layout:
                 for plan in topology.satellites
             },
         }
+
+
+def curl_config(ca: Path, token: str) -> str:
+    """A curl configuration file (curl(1), -K): in quotes, a backslash escapes itself and the quote."""
+    quoted = str(ca).replace("\\", "\\\\").replace('"', '\\"')
+    return f'cacert = "{quoted}"\nheader = "Authorization: Bearer {token}"\n'
 
 
 def _at(port: int) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ import yaml
 
 from platformctl.deploy import exports
 from platformctl.deploy.files import exclusive, private_folder, write_text
-from platformctl.deploy.layout import DOMAIN, POLICY, Layout
+from platformctl.deploy.layout import DOMAIN, POLICY, Layout, curl_config
 from platformctl.deploy.processes import Process, Records, stop, undisturbed
 from platformctl.deploy.readiness import await_condition, readiness
 from platformctl.deploy.topology import SatellitePlan, Topology
@@ -56,7 +56,10 @@ class Parts(Protocol):
         """Whether the folder holds an identity of the CA with this pin, good for a while."""
 
     def satellites(self, hub_url: str, token_file: Path, ca_file: Path) -> list[Mapping[str, Any]]:
-        """/api/v1/satellites of one replica."""
+        """/api/v1/satellites of one replica. The connection may be kept until `close`."""
+
+    def close(self) -> None:
+        """Close the connections to replicas: one that is open would hold up a replica that drains."""
 
 
 def up(root: Path, topology: Topology, parts: Parts, tell: Tell, *, random: Random) -> dict[str, Any]:
@@ -73,6 +76,8 @@ def up(root: Path, topology: Topology, parts: Parts, tell: Tell, *, random: Rand
             with undisturbed():
                 start.undo()
             raise
+        finally:
+            parts.close()
 
 
 class _Start:
@@ -107,8 +112,9 @@ class _Start:
         return environment
 
     def undo(self) -> None:
+        self._parts.close()
         started = [process for name, process in self._records.known.items() if name not in self._before]
-        stop(started, grace=STOP_SECONDS)
+        _stop_in_order(started, self._layout, STOP_SECONDS)
         self._records.forget(process.name for process in started)
 
     def _prepare(self) -> None:
@@ -120,6 +126,7 @@ class _Start:
         for name, groups in (("admin", ["admins"]), ("denied", [])):
             if not layout.token(name).exists():
                 write_text(layout.token(name), parts.client_token(layout.store, name, groups) + "\n")
+        write_text(layout.curl, curl_config(layout.ca, layout.token("admin").read_text(encoding="ascii").strip()))
 
     def _hubs(self) -> None:
         layout = self._layout
@@ -195,12 +202,8 @@ def down(root: Path, tell: Tell, *, grace: float = STOP_SECONDS) -> int:
     with exclusive(root / ".lock", f"another `platformctl up` or `down` works in {root}"):
         records, layout = Records(root / "processes.json"), Layout.load(root)
         running = records.running()
-        hubs = [process for name, process in running.items() if name in layout.ports.hubs]
-        others = [process for name, process in running.items() if name not in layout.ports.hubs]
-        for group in (others, hubs):
-            killed = stop(group, grace=grace)
-            for name in killed:
-                tell(f"{name} did not stop in {grace:g} s and was killed; its log: {layout.log(name)}")
+        for name in _stop_in_order(running.values(), layout, grace):
+            tell(f"{name} did not stop in {grace:g} s and was killed; its log: {layout.log(name)}")
         # Its pids are nobody's now; a program that reads it must not signal them.
         layout.env.unlink(missing_ok=True)
         if records.known:
@@ -208,11 +211,23 @@ def down(root: Path, tell: Tell, *, grace: float = STOP_SECONDS) -> int:
         return len(running)
 
 
-def purge(root: Path) -> None:
-    """Delete a stopped platform's state: what `up` made and nothing else. StoreError for any other folder."""
+def _stop_in_order(processes: Iterable[Process], layout: Layout, grace: float) -> list[str]:
+    """Satellites first, so that no agent sees its hub go. Returns the names of those that had to be killed."""
+    hubs: list[Process] = []
+    others: list[Process] = []
+    for process in processes:
+        (hubs if process.name in layout.ports.hubs else others).append(process)
+    return [*stop(others, grace=grace), *stop(hubs, grace=grace)]
+
+
+def purge(root: Path) -> bool:
+    """Delete a stopped platform's state: what `up` made and nothing else. StoreError for any other folder.
+
+    Returns whether there was one.
+    """
     root = root.expanduser().absolute()
     if not root.exists():
-        return
+        return False
     layout = Layout(root)
     if not layout.memory.is_file():
         raise StoreError(f"{root} is no state folder of `platformctl up`; nothing was deleted")
@@ -224,6 +239,7 @@ def purge(root: Path) -> None:
         (root / name).unlink(missing_ok=True)
     if not any(root.iterdir()):
         root.rmdir()
+    return True
 
 
 def _counted(number: int, noun: str) -> str:

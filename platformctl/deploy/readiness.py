@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import http.client
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from platformctl.deploy.processes import Process, alive, last_lines
 from platformctl.errors import PlatformError, TimedOut, excerpt
 
-__all__ = ["await_condition", "readiness"]
+__all__ = ["await_condition", "complaints", "readiness"]
+
+ASKED = 100
+"""How many processes `complaints` asks: a glance at a platform of a thousand satellites must not take seconds."""
 
 
 def readiness(url: str, *, timeout: float = 1.0) -> str:
@@ -27,6 +32,34 @@ def readiness(url: str, *, timeout: float = 1.0) -> str:
     finally:
         connection.close()
     return "" if response.status == 200 else f"{url}/readyz says {response.status}: {excerpt(body, 300)}"
+
+
+def complaints(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong with the processes of an env.json, in their own words: (name of the process, what is wrong)."""
+    parts = [(row["id"], row["pid"], row["metrics_url"], row["log_file"]) for row in environment["replicas"]]
+    pids = environment["pids"]["satellites"]
+    parts += [(name, pids[name], row["health_url"], row["log_file"]) for name, row in environment["satellites"].items()]
+    for name, pid, url, log in parts[:ASKED]:
+        if not Path(f"/proc/{pid}").exists():
+            yield name, f"process {pid} is not running; its log: {log}"
+            continue
+        yield from ((name, detail) for detail in _failed_checks(url))
+
+
+def _failed_checks(url: str) -> list[str]:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=1.0)
+    try:
+        connection.request("GET", "/readyz")
+        response = connection.getresponse()
+        document = json.loads(response.read(1 << 20))
+        return [f"{row['name']}: {row['detail']}" for row in document["failed"]]
+    except (OSError, http.client.HTTPException) as e:
+        return [f"no answer at {parts.netloc}/readyz ({type(e).__name__})"]
+    except (ValueError, KeyError, TypeError):
+        return [f"an answer at {parts.netloc}/readyz that is not ours"]
+    finally:
+        connection.close()
 
 
 def await_condition(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -51,6 +51,16 @@ class Topology:
             fresh = (f"sat-{n}" for n in range(1, satellites + len(names) + 1) if f"sat-{n}" not in names)
             plans += tuple(SatellitePlan(next(fresh)) for _ in range(satellites - len(plans)))
         return replace(self, replicas=replicas or self.replicas, satellites=plans)
+
+    def to_document(self) -> dict[str, Any]:
+        """What `from_document` reads; JSON can hold it."""
+        return asdict(self)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Topology:
+        """Raises KeyError or TypeError for what `to_document` did not write."""
+        plans = tuple(SatellitePlan(**row) for row in document["satellites"])
+        return cls(document["replicas"], plans, tuple(TcpPlan(**row) for row in document["tcp"]), document["hub"])
 
     @property
     def hubs(self) -> list[str]:

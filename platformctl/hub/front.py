@@ -392,9 +392,11 @@ class Front:
         prefix: str,
     ) -> None:
         connect = request.method == b"CONNECT"
-        plan.bodyless = request.body_length == 0 and not connect and not request.upgrade
-        plan.raw = connect or bool(request.upgrade)
-        plan.upgrade = request.upgrade
+        # With a body there would be two ends of the request; to ignore the field is allowed (RFC 9110 7.8).
+        upgrade = b"" if request.body_length else request.upgrade
+        plan.bodyless = request.body_length == 0 and not connect and not upgrade
+        plan.raw = connect or bool(upgrade)
+        plan.upgrade = upgrade
         plan.idempotent = is_idempotent(plan.method)
         plan.keep_alive = request.keep_alive
         plan.minor = request.minor
@@ -404,7 +406,7 @@ class Front:
             plan.request_id = b""
         parent = request.get(b"traceparent")
         plan.traceparent = parent if parent and tracing.parse(parent) is not None else b""
-        kind = frames.KIND_TCP if connect else frames.KIND_UPGRADE if request.upgrade else frames.KIND_HTTP
+        kind = frames.KIND_TCP if connect else frames.KIND_UPGRADE if upgrade else frames.KIND_HTTP
         service = plan.endpoint.service.encode("ascii")
         start = frames.open_prefix(kind, service, request.body_length)
         if connect:
@@ -417,8 +419,8 @@ class Front:
         target = path.encode("ascii")
         block = request.block(frozenset(drop))
         after = self._forwarding(caller, request, identity, prefix)
-        if request.upgrade:
-            after = b"Upgrade: %b\r\n%b" % (request.upgrade, after)
+        if upgrade:
+            after = b"Upgrade: %b\r\n%b" % (upgrade, after)
         plan.head = b"%b%b\r\n%b%b" % (before, target, block, after)
         if plan.bodyless and not plan.raw and plan.target is None and request.minor:
             grant = self._grant(caller, identity, plan.endpoint.satellite, plan.endpoint.service)

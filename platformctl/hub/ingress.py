@@ -127,11 +127,11 @@ class Ingress:
             self._caller = front.caller(connection)
         try:
             plan = front.resolve(self._caller, request, self._request_id)
-        except Refusal as e:
-            self._refuse(request, e)
+        except Refusal as refusal:
+            self._refuse(request, refusal)
             return self
-        except HeadError as e:
-            self._refuse(request, Refusal(e.status, e.code, str(e)))
+        except HeadError as error:  # another name: mypyc gives a variable one type
+            self._refuse(request, Refusal(error.status, error.code, str(error)))
             return self
         if isinstance(plan, LocalPlan):
             return AsgiExchange(connection, plan.app, request, plan.path, plan.state)

@@ -31,8 +31,8 @@ class Seen:
     holds: dict[str, Holds] = field(default_factory=dict)
 
     def urls(self) -> list[dict[str, str]]:
-        """As WELCOME and REPLICAS carry them."""
-        return [{"id": one.id, "url": one.tunnel_url} for one in self.replicas]
+        """As WELCOME and REPLICAS carry them; without those that do not know how they are reached."""
+        return [{"id": one.id, "url": one.tunnel_url} for one in self.replicas if one.tunnel_url]
 
     def connected(self, satellite: str) -> int:
         """How many running replicas hold a tunnel of `satellite`."""
@@ -84,7 +84,7 @@ class Presence:
             if said != one.seen_at:
                 since = now if said is not None else since
                 self._heard[one.id] = (one.seen_at, since)
-            if now - since < STALE_SECONDS:
+            if now - since < STALE_SECONDS or one.id == self._me.id:
                 running.append(one)
             elif now - since > FORGET_SECONDS:
                 self._heard.pop(one.id, None)

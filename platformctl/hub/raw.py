@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from platformctl.access.identity import ANONYMOUS
 from platformctl.hub.client_hello import NeedMore, NotTls, server_name
 from platformctl.net.deadlines import NEVER
+from platformctl.net.transports import cut
 from platformctl.routing.addressing import ServiceTarget
 from platformctl.wire import frames
 
@@ -210,7 +211,7 @@ class RawConnection(asyncio.Protocol):
 
     def on_reset(self, stream: Stream, code: int) -> None:
         self._settle(502)
-        self.transport.abort()
+        cut(self.transport)
 
     def on_writable(self, stream: Stream) -> None:
         self.transport.resume_reading()
@@ -237,7 +238,7 @@ class RawConnection(asyncio.Protocol):
         if self._idle >= IDLE_CHECKS:
             self.stream.reset(frames.IDLE_TIMEOUT)
             self._settle(504)
-            self.transport.abort()
+            cut(self.transport)
 
     def _moved(self) -> bool:
         """Whether some of what waits on either side has gone out since the last call."""
@@ -260,7 +261,7 @@ class RawConnection(asyncio.Protocol):
         if self._idle * TAIL_STEP > endpoint.spec.timeouts.idle:
             stream.reset(frames.IDLE_TIMEOUT)
             self._settle(504)
-            self.transport.abort()
+            cut(self.transport)
         else:
             self.deadline = time.monotonic() + TAIL_STEP
 

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import time
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from platformctl.hub.store_sqlite import SQLiteStore
 from platformctl.hub.tunnel_listener import TunnelListener
 from platformctl.hub.tunnels import HubTunnels
 from platformctl.hub.upkeep import Upkeep
+from platformctl.net.address import Address
 from platformctl.net.asgi import App
 from platformctl.net.deadlines import Deadlines
 from platformctl.net.filewatch import FileWatch
@@ -186,8 +188,9 @@ class HubServer:
             opening = listener.listen(address, context.context, reuse_port=self.config.reuse_port)
             self._tunnel_servers.append(await opened(address, opening))
         if not self.tunnel_url and self._tunnel_servers:
-            host, port = self._tunnel_servers[0].sockets[0].getsockname()[:2]
-            self.tunnel_url = f"wss://[{host}]:{port}" if ":" in host else f"wss://{host}:{port}"
+            address = Address(*self._tunnel_servers[0].sockets[0].getsockname()[:2])
+            # Nobody can dial "any address": then agents keep to the address that they were given.
+            self.tunnel_url = "" if ip_address(address.host).is_unspecified else f"wss://{address}"
 
     async def _listen_for_clients(self) -> None:
         listeners = self.config.listeners

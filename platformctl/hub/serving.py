@@ -67,7 +67,8 @@ class ServingCertificates:
 
         The key stays, so certificate and key never differ while one of the files is replaced. Raises StoreError.
         """
-        names = sorted(satellites)[:MAX_WILDCARDS]
+        wanted = sorted(satellites)
+        names = wanted[:MAX_WILDCARDS]
         due = now >= self._renewal_at
         if self._config.tls is not None:
             if self._satellites is None:
@@ -87,7 +88,7 @@ class ServingCertificates:
         wildcards = [f"*.{domain}", *(f"*.{name}.{domain}" for name in names)]
         self._sign(self.public.cert, [*hosts, *wildcards], ips, now)
         self._satellites = names
-        if len(names) == MAX_WILDCARDS:
+        if len(wanted) > MAX_WILDCARDS:
             log.warning("only the first %d satellites have a name in the public certificate", MAX_WILDCARDS)
         return True
 

@@ -18,6 +18,7 @@ from platformctl.errors import HeadError
 from platformctl.net.dates import http_date
 from platformctl.net.deadlines import NEVER, Deadlines
 from platformctl.net.problem import render_http1
+from platformctl.net.transports import cut, needs_care, read_on
 from platformctl.wire.chunked import ChunkedDecoder
 from platformctl.wire.frames import UNKNOWN_LENGTH
 from platformctl.wire.heads import MAX_REQUEST_HEAD, RequestHead, parse_request
@@ -88,6 +89,7 @@ class HttpConnection:
     __slots__ = (
         "_body_left",
         "_buffer",
+        "_careful",
         "_decoder",
         "_dispatching",
         "_discarded",
@@ -122,6 +124,7 @@ class HttpConnection:
         self._body_left = 0
         self._decoder: ChunkedDecoder | None = None
         self._paused = False
+        self._careful = False
         self._discarded = 0
         self._unsent = 0
         self._head_begun = False
@@ -136,6 +139,7 @@ class HttpConnection:
         address = transport.get_extra_info("peername")
         self.peer = str(address[0]) if address else ""
         self.secure = transport.get_extra_info("ssl_object") is not None
+        self._careful = needs_care(transport)
         self.writes_views = isinstance(transport, aiofastnet.Transport)
         self.options.connections.add(self)
         self.options.deadlines.members.add(self)
@@ -203,14 +207,21 @@ class HttpConnection:
 
     def pause(self) -> None:
         """Stop reading: the request body has nowhere to go."""
-        if not self._paused:
+        if not self._paused and not self.transport.is_closing():
             self._paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         if self._paused and not self.transport.is_closing():
             self._paused = False
-            self.transport.resume_reading()
+            if self._careful:
+                asyncio.get_running_loop().call_soon(self._read_on)
+            else:
+                self.transport.resume_reading()
+
+    def _read_on(self) -> None:
+        if not self._paused and not self.transport.is_closing():
+            read_on(self.transport)
 
     def go_raw(self) -> None:
         """An upgrade or CONNECT was accepted: from here on bytes are bytes."""
@@ -260,7 +271,7 @@ class HttpConnection:
     def abort(self) -> None:
         """Cut the connection: the client must see that the response is not complete."""
         self.exchange = None
-        self.transport.abort()
+        cut(self.transport)
 
     def refuse(
         self,

@@ -62,9 +62,7 @@ class Link(WSListener):
     def __init__(self, role: int, owner: LinkOwner, *, ping_interval: float, max_streams: int) -> None:
         super().__init__()
         self.owner = owner
-        self.session = Session(
-            role, self, time.monotonic(), ping_interval=ping_interval, max_streams=max_streams
-        )
+        self.session = Session(role, self, time.monotonic(), ping_interval=ping_interval, max_streams=max_streams)
         self.reason = ""
         self.transport: WSTransport | None = None
         self._loop = asyncio.get_running_loop()

@@ -148,7 +148,7 @@ class Agent:
         for tunnel in self.tunnels:
             if tunnel.ready and tunnel.goaway is None:
                 told |= tunnel.replicas
-        self.replicas = told or self.replicas
+        self._expect(told)
         urls = set(self.replicas.values())
         now = time.monotonic()
         if any(tunnel.ready for tunnel in self.tunnels):
@@ -156,6 +156,14 @@ class Agent:
         if not urls or now - self._up_at > STRANDED_SECONDS:
             urls |= set(self.hubs)
         return {(url, lane) for url in urls for lane in range(self.lanes)}
+
+    def _expect(self, told: dict[str, str]) -> None:
+        if not told or told == self.replicas:
+            return
+        before, self.replicas = self.replicas, told
+        if self.counters is not None:
+            for hub in before.keys() | told.keys():
+                self.counters(hub).expected = self.lanes if hub in told else 0
 
     def _reconcile(self) -> None:
         wanted = self._wanted()
@@ -206,9 +214,7 @@ class Agent:
         """A tunnel is ready: register on it what is healthy."""
         self.problem = ""
         if self.counters is not None:
-            counters = self.counters(tunnel.hub)
-            counters.expected = self.lanes
-            counters.up(tunnel.session)
+            self.counters(tunnel.hub).up(tunnel.session)
         self.register_on(tunnel, list(self.healthy.values()))
         self.wake()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from platformctl.errors import FrameError, HeadError
 from platformctl.net.deadlines import NEVER
+from platformctl.net.transports import needs_care, read_on
 from platformctl.satellite.discard import DISCARD
 from platformctl.wire import frames
 from platformctl.wire.chunked import ChunkedDecoder
@@ -253,7 +254,18 @@ class HttpBackend:
         self.transport.abort()
 
     def on_writable(self, stream: Stream) -> None:
-        self.transport.resume_reading()
+        self._resume()
+
+    def _resume(self) -> None:
+        if needs_care(self.transport):
+            asyncio.get_running_loop().call_soon(self._read_on)
+        else:
+            self.transport.resume_reading()
+
+    def _read_on(self) -> None:
+        stream = self.stream
+        if not self.transport.is_closing() and (stream is None or not stream.blocked):
+            read_on(self.transport)
 
     # ---- asyncio.Protocol: the response --------------------------------------------------------------------------
 
@@ -473,7 +485,7 @@ class HttpBackend:
         self._finish_stream(stream)
         if stream.blocked:
             # Its tail is still queued: this connection may read on for the next call.
-            self.transport.resume_reading()
+            self._resume()
         if rest:
             log.warning("the backend sent more than its response", extra={"service": self.pool.export.name})
         if rest or not self._keep:

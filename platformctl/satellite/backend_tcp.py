@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from platformctl.net.deadlines import NEVER, Deadlines
 from platformctl.net.tasks import spawn
+from platformctl.net.transports import cut
 from platformctl.satellite.discard import DISCARD
 from platformctl.satellite.pool import DialError, dial
 from platformctl.wire import frames
@@ -190,6 +191,6 @@ class TcpBackend(asyncio.Protocol):
         self._early = []
         if self.transport is not None:
             if abort:
-                self.transport.abort()
+                cut(self.transport)
             else:
                 self.transport.close()

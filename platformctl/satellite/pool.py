@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections import OrderedDict
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 IDLE_SECONDS: Final = 55.0
 # Calls that may wait for a connection, for each connection that there may be.
 WAITERS_PER_CONNECTION: Final = 4
+
+
+# A backend that is away is in the log so often, not once a request.
+COMPLAINT_SECONDS: Final = 10.0
+
+log = logging.getLogger("platformctl.satellite.pool")
 
 
 class DialError(Exception):
@@ -75,6 +82,7 @@ class BackendPool:
         self.inflight = 0
         self.open = 0
         self.closed = False
+        self._complained = float("-inf")
         self._factory = factory
         self._idle: list[HttpBackend] = []
         self._waiting: OrderedDict[HttpCall, None] = OrderedDict()
@@ -146,6 +154,13 @@ class BackendPool:
         for connection in idle:
             connection.transport.close()
 
+    def _complain(self, reason: str) -> None:
+        """Say why a dial failed; not for each request of many."""
+        now = time.monotonic()
+        if now - self._complained > COMPLAINT_SECONDS:
+            self._complained = now
+            log.warning("cannot connect to the backend", extra={"service": self.export.name, "reason": reason})
+
     async def _dial(self, call: HttpCall) -> None:
         connection = self._factory(self)
         try:
@@ -154,6 +169,7 @@ class BackendPool:
             # One that was connected, and turned out to be somebody else, tells `lost` when it is closed.
             if not connection.connected:
                 self._make_room()
+            self._complain(str(e))
             call.fail(e.code)
             return
         if call.abandoned:

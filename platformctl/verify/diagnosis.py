@@ -26,22 +26,23 @@ async def _hub_process(ctx: Context) -> str:
     if ctx.at_replica is None:
         return ""
     one = ctx.replica
-    return _process(f"The process of hub replica {one.id}", one.pid, one.log_file)
+    return _process(f"The process of hub replica {one.id}", one.pid, one.log_file, ctx.env.state)
 
 
 async def _satellite_process(ctx: Context) -> str:
     if ctx.at_satellite is None:
         return ""
     one = ctx.satellite
-    return _process(f"The agent of satellite {one.name}", one.pid, one.log_file)
+    return _process(f"The agent of satellite {one.name}", one.pid, one.log_file, ctx.env.state)
 
 
-def _process(what: str, pid: int | None, log: str) -> str:
+def _process(what: str, pid: int | None, log: str, local: str) -> str:
     state = trouble(pid)
     if not state:
         return ""
     if state == NOT_RUNNING:
-        return f"{what} (pid {pid}) {state}: start it again, and see {log or 'its log'}."
+        how = f" with `platformctl up --state {local}`" if local else ""
+        return f"{what} (pid {pid}) {state}: start it again{how}, and see {log or 'its log'}."
     return f"{what} (pid {pid}) {state}: let it go on with `kill -CONT {pid}`."
 
 

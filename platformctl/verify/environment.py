@@ -62,6 +62,8 @@ class Environment:
     satellites: tuple[Satellite, ...]
     client_tokens: Mapping[str, str] = field(default_factory=dict)
     all_replicas: bool = True
+    state: str = ""
+    """The folder of a local platform, "" elsewhere."""
 
     @classmethod
     def load(cls, path: Path) -> Environment:
@@ -92,6 +94,7 @@ class Environment:
             satellites=tuple(_satellite(name, known.get(name, {}), satellite_pids.get(name)) for name in names),
             client_tokens=dict(document.get("client_tokens", {})),
             all_replicas=bool(document.get("replicas")),
+            state=document.get("state") or "",
         )
 
     @cached_property

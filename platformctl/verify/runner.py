@@ -172,7 +172,7 @@ async def _result(job: Job, needs: Sequence[Job]) -> CheckResult:
             detail, hint = failure.detail, failure.hint or await _hint(job)
     duration = _elapsed_ms(began)
     if hint and status != "skipped":
-        hint = f"{hint} See {DOCS}#{job.check.hint_anchor}."
+        hint = f"{hint.rstrip('. ')}. See {DOCS}#{job.check.hint_anchor}."
     return CheckResult(job.name, job.check.category, status, duration, detail, hint)
 
 

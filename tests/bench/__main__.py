@@ -6,59 +6,108 @@ import argparse
 import asyncio
 import json
 import signal
+import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.bench.contenders import CONTENDERS, PEERS
-from tests.bench.context import Bench, Options
-from tests.bench.machine import describe
+from platformctl import speedups
+from tests.bench.contenders import CONTENDERS, missing, tools_of
+from tests.bench.context import Bench
+from tests.bench.machine import conditions, describe
+from tests.bench.plan import Plan
 from tests.bench.processes import BenchError
-from tests.bench.report import bars_table, markdown, scenario_table, write_section
+from tests.bench.report import bars_table, markdown, notes_list, scenario_table, write_section
 from tests.bench.results import Results
 from tests.bench.scenarios import SCENARIOS
+from tests.bench.tools import build, is_built
+
+_COMPILE = Path(__file__).resolve().parents[2] / "tools" / "compile_speedups.py"
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench", description=__doc__, epilog="Each scenario has a plan; the options change it."
+    )
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"default: all of {', '.join(SCENARIOS)}")
-    parser.add_argument("--contenders", default=",".join(("direct", *PEERS)), help=f"of {', '.join(CONTENDERS)}")
-    parser.add_argument("--seconds", type=int, default=10, help="length of one measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds over all contenders")
-    parser.add_argument("--connections", default="1,64,256", help="closed-loop connections")
-    parser.add_argument("--rates", default="10000,20000", help="open-loop requests per second")
-    parser.add_argument("--stall-seconds", type=int, default=60, help="how long the stalled readers read nothing")
+    parser.add_argument("--quick", action="store_true", help="does everything work? The figures mean nothing")
+    parser.add_argument("--contenders", type=_names, help=f"of {', '.join(CONTENDERS)}")
+    parser.add_argument("--seconds", type=int, help="length of one measurement")
+    parser.add_argument("--rounds", type=int, help="rounds over all contenders")
+    parser.add_argument("--connections", type=_numbers, help="closed-loop connections, e.g. 1,64,256")
+    parser.add_argument("--rates", type=_numbers, help="open-loop requests per second, e.g. 10000,20000")
+    parser.add_argument("--satellites", type=int, help="how many are many")
     parser.add_argument("--json", type=Path, help="write every row here")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="fill the page's sections, e.g. docs/benchmarks.md")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work here and keep configuration and logs")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a bar is missed")
     parsed = parser.parse_args(arguments)
-    unknown = set(parsed.scenarios) - set(SCENARIOS) | set(parsed.contenders.split(",")) - set(CONTENDERS)
+    unknown = set(parsed.scenarios) - set(SCENARIOS) | set(parsed.contenders or ()) - set(CONTENDERS)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    if parsed.quick and (parsed.write or parsed.check):
+        parser.error("--quick measures nothing that could be published or judged")
     return parsed
 
 
-def options_of(parsed: argparse.Namespace) -> Options:
-    return Options(
-        contenders=tuple(parsed.contenders.split(",")),
-        seconds=parsed.seconds,
-        rounds=parsed.rounds,
-        connections=tuple(int(c) for c in parsed.connections.split(",")),
-        rates=tuple(int(r) for r in parsed.rates.split(",")),
-        stall_seconds=parsed.stall_seconds,
-    )
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
 
 
-async def measure(parsed: argparse.Namespace, folder: Path) -> Results:
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
+def plans_of(parsed: argparse.Namespace) -> dict[str, Plan]:
+    """Scenario name -> its plan. A quick one does without contenders that are not built, and says so."""
+    wishes = {name: getattr(parsed, name) for name in ("contenders", "seconds", "rounds", "satellites")}
+    wanted = parsed.scenarios or SCENARIOS
+    plans = {}
+    for name in wanted:
+        scenario = SCENARIOS[name]
+        plan = scenario.quick if parsed.quick else scenario.full
+        # Connections and rates only where there are some: the others' load is part of what they are.
+        several = {key: getattr(parsed, key) for key in ("connections", "rates") if getattr(plan, key)}
+        plans[name] = plan.changed(wishes | several)
+    if parsed.quick:
+        plans = leave_out_missing(plans)
+    return plans
+
+
+def leave_out_missing(plans: Mapping[str, Plan]) -> dict[str, Plan]:
+    absent = missing({name for plan in plans.values() for name in plan.contenders})
+    if absent:
+        _say(f"*** NOT COMPARED with {', '.join(sorted(absent))}: not built; tools/build-peers.sh builds them ***")
+    if not is_built("vegeta"):
+        _say("*** vegeta IS NOT BUILT: a slow generator stands in for it; tools/build-peers.sh builds it ***")
+    return {name: plan.without(absent) for name, plan in plans.items()}
+
+
+def prepare(plans: Mapping[str, Plan]) -> None:
+    """Everything that a run with published figures needs: peers built, the hot path compiled."""
+    build(*sorted({"vegeta"} | tools_of(name for plan in plans.values() for name in plan.contenders)))
+    done = subprocess.run([sys.executable, str(_COMPILE), "--if-able"], check=False)
+    if done.returncode:
+        raise BenchError("the hot path cannot be compiled; see above")
+    speedups.state.cache_clear()
+
+
+async def measure(plans: Mapping[str, Plan], folder: Path, *, exact: bool) -> Results:
     """Run the scenarios; SIGTERM ends the run as Ctrl-C does, with every process ended."""
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    async with Bench.running(options_of(parsed), folder) as bench:
-        for name in parsed.scenarios or SCENARIOS:
-            await SCENARIOS[name].measure(bench)
+    async with Bench.running(folder, exact=exact) as bench:
+        for name, plan in plans.items():
+            started = time.monotonic()
+            before = await conditions()
+            bench.results.note(name, before)
+            expected = SCENARIOS[name].estimate(plan)
+            _say(f"--- {name}: about {expected:.0f} s; {before}")
+            await SCENARIOS[name].measure(bench, plan)
+            _say(f"--- {name}: took {time.monotonic() - started:.0f} s")
         return bench.results
 
 
@@ -67,27 +116,36 @@ def publish(parsed: argparse.Namespace, results: Results, machine: dict[str, obj
     fine = True
     if parsed.json:
         rows = [row.as_json() for row in results.rows]
-        parsed.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+        document = {"machine": machine, "notes": results.notes, "rows": rows}
+        parsed.json.write_text(json.dumps(document, indent=1) + "\n")
     for name in results.scenarios():
         scenario = SCENARIOS[name]
-        bars = scenario.bars(results)
+        bars = [] if parsed.quick else scenario.bars(results)
         fine = fine and all(bar.met is not False for bar in bars)
-        print(f"\n### {scenario.title}\n\n{scenario_table(results, name)}\n\n{bars_table(bars)}")
+        print(f"\n### {scenario.title}\n\n{scenario_table(results, name)}\n")
+        if bars:
+            print(f"{bars_table(bars)}\n")
+        print(notes_list(results, name))
         if parsed.write:
-            write_section(parsed.write, name, markdown(results, name, scenario.title, machine, bars))
+            write_section(parsed.write, name, markdown(results, name, machine, bars))
     return fine
 
 
 def main() -> int:
     parsed = parse(sys.argv[1:])
-    machine = describe()
     try:
+        plans = plans_of(parsed)
+        if not parsed.quick:
+            prepare(plans)
+        machine = describe()
+        expected = sum(SCENARIOS[name].estimate(plan) for name, plan in plans.items())
+        _say(f"{len(plans)} scenarios, about {expected / 60:.0f} min ({expected:.0f} s); {machine['hot_path']}")
         if parsed.keep:
             parsed.keep.mkdir(parents=True, exist_ok=True)
-            results = asyncio.run(measure(parsed, parsed.keep.resolve()))
+            results = asyncio.run(measure(plans, parsed.keep.resolve(), exact=not parsed.quick))
         else:
             with tempfile.TemporaryDirectory(prefix="platformctl-bench-") as folder:
-                results = asyncio.run(measure(parsed, Path(folder)))
+                results = asyncio.run(measure(plans, Path(folder), exact=not parsed.quick))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("stopped; every process was ended", file=sys.stderr)
         return 130
@@ -96,6 +154,10 @@ def main() -> int:
         return 1
     fine = publish(parsed, results, machine)
     return 1 if parsed.check and not fine else 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -41,15 +41,19 @@ http {{
 
 @dataclass(frozen=True)
 class Backend:
-    """Ports on loopback. `web`: GET /small and below (200 B), GET /blob (1 GiB). `sink`: PUT anything."""
+    """Ports on loopback. `web`: GET /small and below (200 B), GET /blob (the file `blob`, 1 GiB unless a quick run wants
+    less). `sink`: PUT anything.
+    """
 
     web: int
     sink: int
     blob: Path
 
 
-async def start_backend(processes: Processes, folder: Path, *, inside: Sequence[str] = ()) -> Backend:
-    """Start nginx with one worker and the sink; the 1 GiB file is sparse, so it costs no disk.
+async def start_backend(
+    processes: Processes, folder: Path, *, inside: Sequence[str] = (), blob_bytes: int = BLOB_BYTES
+) -> Backend:
+    """Start nginx with one worker and the sink; the large file is sparse, so it costs no disk.
 
     `inside` is put before both commands, such as one that enters a network namespace; nobody waits for them then.
     """
@@ -57,7 +61,7 @@ async def start_backend(processes: Processes, folder: Path, *, inside: Sequence[
     web, sink = free_port(), free_port()
     blob = folder / "blob"
     with blob.open("wb") as file:
-        file.truncate(BLOB_BYTES)
+        file.truncate(blob_bytes)
     _read_through(blob)
     # A root nginx gives its workers to an account that cannot read a private folder.
     user = f"user {pwd.getpwuid(os.getuid()).pw_name};" if os.getuid() == 0 else ""

@@ -36,7 +36,7 @@ CONTENDERS: Mapping[str, Start] = {
     "platformctl": start_platform,
     "platformctl-pure": start_pure_platform,
 }
-OURS = frozenset({"platformctl", "platformctl-pure"})
+PEERS = ("frp-http", "frp-tcp", "chisel", "rathole", "platformctl")
 _BUILT_FOR = {"frp-http": "frp", "frp-tcp": "frp", "chisel": "chisel", "rathole": "rathole", "piko": "piko"}
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.backend import SMALL_BODY, Backend, start_backend
+from tests.bench.backend import BLOB_BYTES, SMALL_BODY, Backend, start_backend
 from tests.bench.contenders import CONTENDERS
 from tests.bench.latency import LoadResult
 from tests.bench.load import probe
@@ -21,6 +21,7 @@ from tests.bench.target import Contender, Target
 from tests.bench.tools import is_built
 
 MIB = 1 << 20
+QUICK_BLOB_BYTES = 64 * MIB
 
 
 class Bench:
@@ -39,7 +40,8 @@ class Bench:
     async def running(cls, folder: Path, *, exact: bool = True) -> AsyncIterator[Bench]:
         """A bench with its backend up; at the end every process is gone."""
         async with Processes(folder / "logs") as processes:
-            yield cls(processes, folder, await start_backend(processes, folder), exact=exact)
+            size = BLOB_BYTES if exact else QUICK_BLOB_BYTES
+            yield cls(processes, folder, await start_backend(processes, folder, blob_bytes=size), exact=exact)
 
     async def contender(self, name: str) -> Contender:
         """Start it at first use; return when its answers come from the backend."""
@@ -105,6 +107,13 @@ class Usage:
     def us_since(self, earlier: Usage) -> tuple[float, float]:
         """CPU microseconds of (hub, agent) between two readings."""
         return self.hub.since(earlier.hub) / 1e3, self.agent.since(earlier.agent) / 1e3
+
+    def per(self, requests: float, earlier: Usage) -> dict[str, float]:
+        """CPU microseconds a request, as metrics; nothing for a contender without processes."""
+        if not self.hub.threads:
+            return {}
+        hub, agent = self.us_since(earlier)
+        return {"hub_us": hub / requests, "agent_us": agent / requests}
 
 
 def rss_metrics(contender: Contender) -> dict[str, float]:

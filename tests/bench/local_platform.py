@@ -150,11 +150,11 @@ def hot_path(platform: LocalPlatform) -> str:
     return meant
 
 
-async def wait_until(condition: Any, *, seconds: float, what: str) -> float:
-    """Poll every 20 ms; return the seconds it took, or raise BenchError."""
+async def wait_until(condition: Any, *, seconds: float, what: str, every: float = 0.02) -> float:
+    """Poll until the condition is true; return the seconds it took, or raise BenchError."""
     started = time.monotonic()
     while not condition():
         if time.monotonic() - started > seconds:
             raise BenchError(f"{what}: not within {seconds:.0f} s")
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(every)
     return time.monotonic() - started

@@ -11,8 +11,8 @@ from typing import Any
 class Plan:
     """`seconds` is the length of one measurement, `rounds` how often each is taken, all contenders in turn.
 
-    `connections` are those of a closed loop, `rates` the requests a second of an open one, `megabytes` (2^20) of a
-    bulk transfer, `satellites` and `replicas` of a platform of its own.
+    `connections` are those of a closed loop, `rates` the requests a second of an open one, `ramp` the seconds at its
+    start that are not counted; `satellites` are those of a fleet.
     """
 
     contenders: tuple[str, ...] = ("platformctl",)
@@ -20,14 +20,12 @@ class Plan:
     rounds: int = 1
     connections: tuple[int, ...] = ()
     rates: tuple[int, ...] = ()
-    megabytes: int = 1024
-    satellites: int = 1
-    replicas: int = 1
+    ramp: int = 0
+    satellites: int = 0
 
     def changed(self, wishes: Mapping[str, Any]) -> Plan:
-        """With what somebody asked for; None is no wish. A scenario takes only contenders that it knows how to judge."""
-        given = {name: value for name, value in wishes.items() if value is not None}
-        return replace(self, **given)
+        """With what somebody asked for; None is no wish."""
+        return replace(self, **{name: value for name, value in wishes.items() if value is not None})
 
     def without(self, missing: frozenset[str]) -> Plan:
         return replace(self, contenders=tuple(name for name in self.contenders if name not in missing))

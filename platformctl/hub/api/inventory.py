@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import Response
 
+from platformctl import speedups
 from platformctl.errors import NotFound, excerpt
 from platformctl.hub.api.models import Caller, Page, Replica, Satellite, Service, Tunnel, Version
 from platformctl.hub.api.paging import cut, listing
@@ -75,7 +76,15 @@ async def list_replicas(request: Request, view: View, limit: Limit = 500, after:
 @router.get("/version", tags=["hub"])
 async def get_version(view: View) -> Version:
     """Read the version of the replica that answers, and the tunnel protocol versions that it speaks."""
-    return Version.model_validate(view.version())
+    version = view.version()
+    return Version(
+        version=version.version,
+        replica=version.replica,
+        wire_versions=list(version.wire_versions),
+        python=version.python,
+        commit=version.commit,
+        hot_path=speedups.state(),
+    )
 
 
 @router.get("/whoami", tags=["hub"])

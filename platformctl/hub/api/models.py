@@ -99,6 +99,7 @@ class Version(Read):
     wire_versions: list[int]
     python: str
     commit: str
+    hot_path: Annotated[str, Field(description="`compiled`, or `pure` with the reason.")]
 
 
 class Caller(Read):

@@ -26,7 +26,7 @@ PEM_BYTES = 1 << 20
 
 
 def judge(certificate: x509.Certificate, what: str, now: datetime) -> str:
-    """'valid for 29 days more'; CheckFailed when it is not valid now, or soon will not be."""
+    """'29 days left'; CheckFailed when it is not valid now, or soon will not be."""
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if now < begin:
         raise CheckFailed(f"{what} is not valid before {_date(begin)}", f"{what} is from the future: check the clocks.")
@@ -36,7 +36,7 @@ def judge(certificate: x509.Certificate, what: str, now: datetime) -> str:
     if left < (end - begin) * LEFT_AT_LEAST:
         detail = f"{what} expires at {_date(end)}, in {_span(left.total_seconds())}"
         raise CheckFailed(detail, f"{what} was due for renewal and was not renewed: see the log of its owner.")
-    return f"valid for {_span(left.total_seconds())} more"
+    return f"{_span(left.total_seconds())} left"
 
 
 def _date(when: datetime) -> str:

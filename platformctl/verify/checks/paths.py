@@ -65,7 +65,7 @@ async def concurrent(ctx: Context) -> str:
     crossed = sum(response.content != body for response, body in zip(responses, bodies, strict=True))
     if crossed:
         raise CheckFailed(f"{crossed} of {TOGETHER} answers belong to another request")
-    return f"{TOGETHER} requests in flight together, each with its own answer"
+    return f"{TOGETHER} requests at once, each with its own answer"
 
 
 async def latency(ctx: Context) -> str:

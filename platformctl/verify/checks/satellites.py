@@ -34,6 +34,26 @@ async def agent_running(ctx: Context) -> str:
     return "the process runs and its /livez answers"
 
 
+async def agent_ready(ctx: Context) -> str:
+    url = ctx.satellite.health_url.removesuffix("/readyz").removesuffix("/metrics").rstrip("/")
+    if not url:
+        raise CheckSkipped("the agent's health listener is not known here")
+    try:
+        async with httpx.AsyncClient(timeout=5.0, trust_env=False) as client:
+            response = await client.get(f"{url}/readyz")
+        failed = {str(row["name"]): str(row["detail"]) for row in response.json()["failed"]}
+    except httpx.HTTPError as error:
+        raise CheckFailed(f"no answer from {url}/readyz: {reason(error)}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckFailed(f"what {url}/readyz answers is not ours") from error
+    if "exports" in failed:
+        hint = "Put the exports file right: until then, what it said when it was last good stays exported."
+        raise CheckFailed(f"exports: {failed['exports']}", hint)
+    if failed:
+        raise CheckFailed("; ".join(f"{name}: {detail}" for name, detail in failed.items()))
+    return "every check of its /readyz passes"
+
+
 async def connected(ctx: Context) -> str:
     seen = await ctx.seen()
     if seen is None:
@@ -97,6 +117,16 @@ CHECKS = (
         remedy="The agent is not working: start it again with `platformctl satellite run`, or see its log.",
     ),
     Check(
+        name="agent-ready",
+        category="satellites",
+        scope="satellite",
+        description="The agent's own checks pass: it has an identity and tunnels, and its exports file can be read.",
+        run=agent_ready,
+        remedy="The detail says which of the agent's checks fails: see its log.",
+        retry_for=2.0,
+        needs=("agent-running",),
+    ),
+    Check(
         name="connected",
         category="satellites",
         scope="path",
@@ -114,7 +144,7 @@ CHECKS = (
         run=registry,
         remedy="The registry follows the exports file within two seconds: see the agent's log.",
         retry_for=2.0,
-        needs=("connected",),
+        needs=("connected", "agent-ready"),
     ),
     Check(
         name="export-live",
@@ -123,7 +153,7 @@ CHECKS = (
         description="An export that was just added is live and healthy on the replica.",
         run=export_live,
         remedy="The agent watches its exports file and registers what is new: see its log.",
-        needs=("connected",),
+        needs=("connected", "agent-ready"),
         backend=True,
     ),
 )

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from tests.bench.scenarios import agent_killed, bulk, half_open, http_cpu, open_loop, rolling_restart, stalled_readers
+from tests.bench.scenarios import (
+    agent_killed,
+    bulk,
+    half_open,
+    http_cpu,
+    many_satellites,
+    open_loop,
+    rolling_restart,
+    stalled_readers,
+)
 from tests.bench.scenarios.scenario import Scenario
 
 SCENARIOS: dict[str, Scenario] = {
@@ -12,6 +21,7 @@ SCENARIOS: dict[str, Scenario] = {
         open_loop.SCENARIO,
         bulk.SCENARIO,
         stalled_readers.SCENARIO,
+        many_satellites.SCENARIO,
         rolling_restart.SCENARIO,
         agent_killed.SCENARIO,
         half_open.SCENARIO,

@@ -8,6 +8,7 @@ import time
 
 from tests.bench.context import Bench
 from tests.bench.local_platform import LocalPlatform, up
+from tests.bench.plan import Plan
 from tests.bench.processes import BenchError, signal_pid
 from tests.bench.procfs import command_of
 from tests.bench.rawhttp import Timeline
@@ -19,7 +20,7 @@ _RATE = 100
 _HONEST = {502, 503}
 
 
-async def measure(bench: Bench) -> None:
+async def measure(bench: Bench, plan: Plan) -> None:
     platform = await up(bench.processes, bench.folder, satellites=1, replicas=1)
     await platform.export("web", f"http://127.0.0.1:{bench.backend.web}")
     target = platform.target("web", bench.folder / "killed.headers")
@@ -27,7 +28,7 @@ async def measure(bench: Bench) -> None:
     timeline = Timeline(target, "/small", _RATE)
     sender = asyncio.create_task(timeline.run())
     try:
-        for round_ in range(1, bench.options.rounds + 1):
+        for round_ in range(1, plan.rounds + 1):
             bench.add(NAME, "SIGKILL", "platformctl", round_, await _one(bench, platform, timeline))
     finally:
         sender.cancel()
@@ -72,4 +73,10 @@ def bars(results: Results) -> list[Bar]:
     ]
 
 
-SCENARIO = Scenario(NAME, "The agent killed and started again", measure, bars)
+def estimate(plan: Plan) -> float:
+    return 7 + plan.rounds * 7
+
+
+SCENARIO = Scenario(
+    NAME, "The agent killed and started again", measure, bars, full=Plan(rounds=3), quick=Plan(), estimate=estimate
+)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tests.bench.backend import BLOB_BYTES
+from tests.bench.contenders import PEERS
 from tests.bench.context import Bench, Usage, rss_metrics
 from tests.bench.load import download, upload
+from tests.bench.plan import Plan
 from tests.bench.results import Bar, Results, at_least
 from tests.bench.scenarios.scenario import Scenario
 from tests.bench.target import Contender
@@ -16,7 +17,8 @@ _SECONDS = 60.0  # 1 GiB at 18 MB/s; slower than that is a failure, not a figure
 
 
 async def _download(bench: Bench, contender: Contender) -> float:
-    return await download(bench.processes, contender.web, "/blob", size=BLOB_BYTES, seconds=_SECONDS)
+    size = bench.backend.blob.stat().st_size
+    return await download(bench.processes, contender.web, "/blob", size=size, seconds=_SECONDS)
 
 
 async def _upload(bench: Bench, contender: Contender) -> float:
@@ -26,17 +28,16 @@ async def _upload(bench: Bench, contender: Contender) -> float:
 _WAYS: dict[str, Callable[[Bench, Contender], Awaitable[float]]] = {"download": _download, "upload": _upload}
 
 
-async def measure(bench: Bench) -> None:
-    contenders = await bench.contenders()
+async def measure(bench: Bench, plan: Plan) -> None:
+    contenders = await bench.contenders(NAME, plan.contenders)
+    megabytes = bench.backend.blob.stat().st_size / 1e6
     for way, move in _WAYS.items():
-        for round_ in range(1, bench.options.rounds + 1):
+        for round_ in range(1, plan.rounds + 1):
             for contender in contenders:
                 before = Usage.of(contender)
                 metrics = {"mb_per_s": await move(bench, contender)}
-                hub_us, agent_us = Usage.of(contender).us_since(before)
-                if contender.hub_pids:
-                    megabytes = BLOB_BYTES / 1e6
-                    metrics |= {"hub_us_per_mb": hub_us / megabytes, "agent_us_per_mb": agent_us / megabytes}
+                cost = Usage.of(contender).per(megabytes, before)
+                metrics |= {f"{name}_per_mb": value for name, value in cost.items()}
                 bench.add(NAME, way, contender.name, round_, metrics | rss_metrics(contender))
 
 
@@ -51,4 +52,16 @@ def bars(results: Results) -> list[Bar]:
     return judged
 
 
-SCENARIO = Scenario(NAME, "Bulk: 1 GiB through one stream", measure, bars)
+def estimate(plan: Plan) -> float:
+    return len(plan.contenders) * (2 + plan.rounds * 2 * 2.5)
+
+
+SCENARIO = Scenario(
+    NAME,
+    "Bulk: 1 GiB through one stream",
+    measure,
+    bars,
+    full=Plan(("direct", *PEERS), rounds=2),
+    quick=Plan(("direct", "frp-http", "platformctl")),
+    estimate=estimate,
+)

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tests.bench.backend import start_backend
-from tests.bench.context import Bench
+from tests.bench.context import MIB, Bench
 from tests.bench.local_platform import LocalPlatform, up, wait_until
+from tests.bench.plan import Plan
 from tests.bench.processes import BenchError, signal_pid
 from tests.bench.procfs import alive, command_of
 from tests.bench.rawhttp import Timeline
@@ -37,17 +38,18 @@ class _Scene:
     timeline: Timeline
 
 
-async def measure(bench: Bench) -> None:
+async def measure(bench: Bench, plan: Plan) -> None:
     reason = unavailable()
     if reason is not None:
-        bench.say(f"{NAME} is left out: {reason}")
+        bench.say(f"{NAME} IS LEFT OUT: {reason}")
+        bench.results.note(NAME, f"left out: {reason}")
         return
     with Lab("hub", "sat-1") as lab:
         platform = await up(bench.processes, bench.folder, inside=lab["hub"].argv([]))
         scene = _Scene(lab, await _spread(bench, platform, lab))
         sender = asyncio.create_task(scene.timeline.run())
         try:
-            for round_ in range(1, bench.options.rounds + 1):
+            for round_ in range(1, plan.rounds + 1):
                 for cut in _CUTS:
                     bench.add(NAME, cut, "platformctl", round_, await _one(scene, cut))
         finally:
@@ -66,7 +68,7 @@ async def _spread(bench: Bench, platform: LocalPlatform, lab: Lab) -> Timeline:
     lab.share_loopback("sat-1", "hub", tunnels)
     folder = bench.folder / "half-open"
     folder.mkdir(exist_ok=True)
-    backend = await start_backend(bench.processes, folder, inside=lab["sat-1"].argv([]))
+    backend = await start_backend(bench.processes, folder, inside=lab["sat-1"].argv([]), blob_bytes=MIB)
     await bench.processes.start("agent-in-its-node", lab["sat-1"].argv(command))
     await platform.export("web", f"http://127.0.0.1:{backend.web}")
     target = platform.target("web", bench.folder / "half-open.headers")
@@ -116,4 +118,10 @@ def bars(results: Results) -> list[Bar]:
     return judged
 
 
-SCENARIO = Scenario(NAME, "The network between hub and agent cut", measure, bars)
+def estimate(plan: Plan) -> float:
+    return 12 + plan.rounds * len(_CUTS) * 20
+
+
+SCENARIO = Scenario(
+    NAME, "The network between hub and agent cut", measure, bars, full=Plan(rounds=2), quick=Plan(), estimate=estimate
+)

@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
+from tests.bench.contenders import PEERS
 from tests.bench.context import Bench, Usage, rss_metrics
 from tests.bench.load import wrk
+from tests.bench.plan import Plan
 from tests.bench.results import Bar, Results, at_most
 from tests.bench.scenarios.scenario import Scenario
 from tests.bench.target import Contender
 
 NAME = "http_cpu"
 _OURS = "platformctl"
+# Those that read requests: a relay of TCP does not care whether heads repeat.
+_READERS = frozenset({"frp-http", "piko", "platformctl", "platformctl-pure"})
+_VARIED_CONNECTIONS = 64
+VARIED = f"c={_VARIED_CONNECTIONS}, varied heads"
 
 
-async def measure(bench: Bench) -> None:
-    contenders = await bench.contenders()
+async def measure(bench: Bench, plan: Plan) -> None:
+    contenders = await bench.contenders(NAME, plan.contenders)
     for contender in contenders:
         await wrk(bench.processes, contender.web, "/small", connections=64, seconds=1)
-    for connections in bench.options.connections:
-        for round_ in range(1, bench.options.rounds + 1):
+    for connections in plan.connections:
+        for round_ in range(1, plan.rounds + 1):
             for contender in contenders:
-                metrics = await _one(bench, contender, connections)
+                metrics = await _one(bench, contender, connections, plan.seconds)
                 bench.add(NAME, f"c={connections}", contender.name, round_, metrics)
+    for round_ in range(1, plan.rounds + 1):
+        for contender in contenders:
+            if contender.name in _READERS:
+                metrics = await _one(bench, contender, _VARIED_CONNECTIONS, plan.seconds, varied=True)
+                bench.add(NAME, VARIED, contender.name, round_, metrics)
 
 
-async def _one(bench: Bench, contender: Contender, connections: int) -> dict[str, float]:
+async def _one(
+    bench: Bench, contender: Contender, connections: int, seconds: int, *, varied: bool = False
+) -> dict[str, float]:
     before = Usage.of(contender)
-    load = await wrk(bench.processes, contender.web, "/small", connections=connections, seconds=bench.options.seconds)
-    hub_us, agent_us = Usage.of(contender).us_since(before)
-    metrics = {
-        "requests_per_s": load.per_second,
-        "p50_ms": load.p50_ms,
-        "p99_ms": load.p99_ms,
-        "errors": float(load.errors),
-    }
-    if contender.hub_pids:
-        metrics |= {"hub_us": hub_us / load.requests, "agent_us": agent_us / load.requests}
-    return metrics | rss_metrics(contender)
+    load = await wrk(
+        bench.processes, contender.web, "/small", connections=connections, seconds=seconds, varied=varied
+    )
+    return load.metrics() | Usage.of(contender).per(load.requests, before) | rss_metrics(contender)
 
 
 def bars(results: Results) -> list[Bar]:
@@ -43,7 +49,7 @@ def bars(results: Results) -> list[Bar]:
         return results.median(NAME, setting, contender, "hub_us")
 
     judged = []
-    for setting, share in (("c=64", 5), ("c=1", 3), ("c=256", 3)):
+    for setting, share in (("c=64", 5), (VARIED, 5), ("c=1", 3), ("c=256", 3)):
         frp = hub_us(setting, "frp-http")
         limit = None if frp is None else frp / share
         judged.append(at_most(f"hub CPU, {setting}: 1/{share} of frp vhost", hub_us(setting, _OURS), limit, "µs"))
@@ -53,4 +59,18 @@ def bars(results: Results) -> list[Bar]:
     return judged
 
 
-SCENARIO = Scenario(NAME, "Hub CPU per HTTP request (closed loop, keep-alive, 200 B)", measure, bars)
+def estimate(plan: Plan) -> float:
+    varied = len(_READERS.intersection(plan.contenders))
+    measurements = (len(plan.contenders) * len(plan.connections) + varied) * plan.rounds
+    return 6 * len(plan.contenders) + measurements * (plan.seconds + 0.2)
+
+
+SCENARIO = Scenario(
+    NAME,
+    "Hub CPU per HTTP request (closed loop, keep-alive, 200 B)",
+    measure,
+    bars,
+    full=Plan(("direct", *PEERS, "platformctl-pure"), seconds=3, rounds=3, connections=(1, 64, 256)),
+    quick=Plan(("direct", "frp-http", "platformctl"), seconds=1, connections=(64,)),
+    estimate=estimate,
+)

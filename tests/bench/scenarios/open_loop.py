@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.bench.context import Bench, Usage, rss_metrics
-from tests.bench.load import vegeta
+from tests.bench.plan import Plan
 from tests.bench.results import Bar, Results, at_least, at_most
 from tests.bench.scenarios.scenario import Scenario
 
@@ -11,30 +11,19 @@ NAME = "open_loop"
 _P99_LIMIT_MS = {10_000: 5.0, 20_000: 10.0}
 
 
-async def measure(bench: Bench) -> None:
-    contenders = await bench.contenders()
-    for rate in bench.options.rates:
-        for round_ in range(1, bench.options.rounds + 1):
+async def measure(bench: Bench, plan: Plan) -> None:
+    contenders = await bench.contenders(NAME, plan.contenders)
+    for rate in plan.rates:
+        for round_ in range(1, plan.rounds + 1):
             for contender in contenders:
                 before = Usage.of(contender)
-                load = await vegeta(
-                    bench.processes,
-                    contender.web,
-                    "/small",
-                    rate=rate,
-                    seconds=bench.options.seconds,
-                    folder=bench.folder,
+                load = await bench.open_loop(
+                    contender.web, "/small", rate=rate, seconds=plan.seconds, ramp=plan.ramp
                 )
-                hub_us, agent_us = Usage.of(contender).us_since(before)
-                metrics = {
-                    "requests_per_s": load.per_second,
-                    "p50_ms": load.p50_ms,
-                    "p99_ms": load.p99_ms,
-                    "errors": float(load.errors),
-                }
-                if contender.hub_pids:
-                    metrics |= {"hub_us": hub_us / load.requests, "agent_us": agent_us / load.requests}
-                bench.add(NAME, f"{rate:,}/s", contender.name, round_, metrics | rss_metrics(contender))
+                # CPU is that of the ramp too, so it is divided by all requests.
+                sent = load.requests * (plan.seconds + plan.ramp) / plan.seconds
+                metrics = load.metrics() | Usage.of(contender).per(sent, before) | rss_metrics(contender)
+                bench.add(NAME, f"{rate:,}/s", contender.name, round_, metrics)
 
 
 def bars(results: Results) -> list[Bar]:
@@ -51,4 +40,19 @@ def bars(results: Results) -> list[Bar]:
     return judged
 
 
-SCENARIO = Scenario(NAME, "Open loop at a fixed rate (the load generator shares the cores)", measure, bars)
+def estimate(plan: Plan) -> float:
+    # Reading a million results takes a few seconds.
+    reading = sum(rate * (plan.seconds + plan.ramp) * 6e-6 for rate in plan.rates)
+    each = (plan.seconds + plan.ramp + 1) * len(plan.rates) + reading
+    return len(plan.contenders) * (4 + plan.rounds * each)
+
+
+SCENARIO = Scenario(
+    NAME,
+    "Open loop at a fixed rate (the load generator shares the cores)",
+    measure,
+    bars,
+    full=Plan(("direct", "rathole", "platformctl"), seconds=60, ramp=5, rates=(10_000, 20_000)),
+    quick=Plan(("direct", "platformctl"), seconds=2, ramp=1, rates=(1_000,)),
+    estimate=estimate,
+)

@@ -6,34 +6,35 @@ import asyncio
 import signal
 
 from tests.bench.context import Bench
-from tests.bench.load import LoadResult, vegeta
+from tests.bench.latency import LoadResult
 from tests.bench.local_platform import LocalPlatform, up, wait_until
-from tests.bench.processes import signal_pid
+from tests.bench.plan import Plan
+from tests.bench.processes import BenchError, signal_pid
 from tests.bench.procfs import alive
 from tests.bench.results import Bar, Results, at_most
 from tests.bench.scenarios.scenario import Scenario
 
 NAME = "rolling_restart"
-_RATE = 2_000
-_SETTING = f"{_RATE:,}/s, 2 replicas"
+_SETTING = "2 replicas"
 
 
-async def measure(bench: Bench) -> None:
+async def measure(bench: Bench, plan: Plan) -> None:
     platform = await up(bench.processes, bench.folder, satellites=1, replicas=2)
     await platform.export("web", f"http://127.0.0.1:{bench.backend.web}")
     target = platform.target("web", bench.folder / "rolling.headers")
     await bench.wait_answering(target)
-    for round_ in range(1, bench.options.rounds + 1):
-        seconds = max(30, bench.options.seconds)
-        async with asyncio.TaskGroup() as group:
-            load = group.create_task(
-                vegeta(bench.processes, target, "/small", rate=_RATE, seconds=seconds, folder=bench.folder, name=NAME)
-            )
+    (rate,) = plan.rates
+    for round_ in range(1, plan.rounds + 1):
+        sending = bench.open_loop(target, "/small", rate=rate, seconds=plan.seconds, name=NAME)
+        load = asyncio.create_task(sending)
+        try:
             await asyncio.sleep(2)
             await _restart_each(platform)
             if load.done():
-                raise ExceptionGroup(NAME, [TimeoutError(f"the restarts took longer than the load of {seconds} s")])
-        bench.add(NAME, _SETTING, "platformctl", round_, _metrics(load.result()))
+                raise BenchError(f"the restarts took longer than the load of {plan.seconds} s")
+            bench.add(NAME, _SETTING, "platformctl", round_, _metrics(await load))
+        finally:
+            load.cancel()
     await platform.down()
 
 
@@ -46,12 +47,7 @@ async def _restart_each(platform: LocalPlatform) -> None:
 
 
 def _metrics(load: LoadResult) -> dict[str, float]:
-    return {
-        "requests": float(load.requests),
-        "p50_ms": load.p50_ms,
-        "p99_ms": load.p99_ms,
-        "errors": float(load.errors),
-    }
+    return {"requests": float(load.requests)} | load.metrics()
 
 
 def bars(results: Results) -> list[Bar]:
@@ -59,4 +55,16 @@ def bars(results: Results) -> list[Bar]:
     return [at_most("rolling restart: failed requests", None if errors is None else errors.high, 0, "requests")]
 
 
-SCENARIO = Scenario(NAME, "Rolling restart of both hub replicas under load", measure, bars)
+def estimate(plan: Plan) -> float:
+    return 10 + plan.rounds * (plan.seconds + 2)
+
+
+SCENARIO = Scenario(
+    NAME,
+    "Rolling restart of both hub replicas under load",
+    measure,
+    bars,
+    full=Plan(seconds=30, rates=(2_000,)),
+    quick=Plan(seconds=25, rates=(200,)),
+    estimate=estimate,
+)

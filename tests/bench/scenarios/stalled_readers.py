@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from tests.bench.context import MIB, Bench
-from tests.bench.load import LoadResult, vegeta
+from tests.bench.latency import LoadResult
+from tests.bench.plan import Plan
 from tests.bench.procfs import read_rss
 from tests.bench.rawhttp import StalledReader
 from tests.bench.results import Bar, Results, at_most
@@ -15,25 +16,23 @@ from tests.bench.target import Contender
 NAME = "stalled_readers"
 READERS = 10
 _RATE = 500
+_RAMP = 2
 _GO_ON = 8 * MIB
 
 
-async def measure(bench: Bench) -> None:
-    for name in bench.options.contenders:
-        contender = await bench.contender(name)
-        if contender.hub_pids:
-            bench.add(NAME, f"{READERS} readers", name, 1, await _one(bench, contender))
+async def measure(bench: Bench, plan: Plan) -> None:
+    for contender in await bench.contenders(NAME, plan.contenders):
+        bench.add(NAME, f"{READERS} readers", contender.name, 1, await _one(bench, contender, plan.seconds))
 
 
-async def _one(bench: Bench, contender: Contender) -> dict[str, float]:
-    await _others(bench, contender, 3)
-    before = await _others(bench, contender, max(5, bench.options.stall_seconds // 3))
+async def _one(bench: Bench, contender: Contender, seconds: int) -> dict[str, float]:
+    before = await _others(bench, contender, max(2, seconds // 3))
     base = (read_rss(contender.hub_pids), read_rss(contender.agent_pids))
     readers = [await StalledReader.start(contender.web, "/blob") for _ in range(READERS)]
     peak = list(base)
     watcher = asyncio.create_task(_watch_rss(contender, peak))
     try:
-        during = await _others(bench, contender, bench.options.stall_seconds)
+        during = await _others(bench, contender, seconds)
     finally:
         watcher.cancel()
     dropped = [reader for reader in readers if not await reader.goes_on(_GO_ON)]
@@ -49,9 +48,7 @@ async def _one(bench: Bench, contender: Contender) -> dict[str, float]:
 
 
 async def _others(bench: Bench, contender: Contender, seconds: int) -> LoadResult:
-    return await vegeta(
-        bench.processes, contender.web, "/small", rate=_RATE, seconds=seconds, folder=bench.folder, name="others"
-    )
+    return await bench.open_loop(contender.web, "/small", rate=_RATE, seconds=seconds, ramp=_RAMP, name="others")
 
 
 async def _watch_rss(contender: Contender, peak: list[int]) -> None:
@@ -79,4 +76,16 @@ def bars(results: Results) -> list[Bar]:
     ]
 
 
-SCENARIO = Scenario(NAME, "Ten readers stalled on 1 GiB bodies", measure, bars)
+def estimate(plan: Plan) -> float:
+    return len(plan.contenders) * (6 + 2 * _RAMP + plan.seconds + max(2, plan.seconds // 3))
+
+
+SCENARIO = Scenario(
+    NAME,
+    "Ten readers stalled on 1 GiB bodies",
+    measure,
+    bars,
+    full=Plan(("frp-http", "platformctl"), seconds=60),
+    quick=Plan(seconds=3),
+    estimate=estimate,
+)

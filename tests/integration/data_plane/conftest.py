@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,7 @@ class Platform:
         return [sys.executable, "-m", "platformctl", *args]
 
     def run(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        environment = {"PYTHONPATH": str(ROOT), "PLATFORMCTL_CONFIG": str(self.state.parent / "config.yaml"), **PATH}
+        environment = {"PYTHONPATH": str(ROOT), "PLATFORMCTL_CONFIG": str(self.state.parent / "config.yaml"), **ENVIRONMENT}
         return subprocess.run(
             self.command(*args), capture_output=True, text=True, timeout=50, env=environment, check=check
         )
@@ -120,7 +122,9 @@ class Platform:
         return {name: _rss(pid) for name, pid in pids.items()}
 
 
-PATH = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+# Whether the compiled modules are used is for whoever runs the tests to say (platformctl/speedups).
+ENVIRONMENT = {key: os.environ[key] for key in ("PATH", "PLATFORMCTL_PURE") if key in os.environ}
+ENVIRONMENT["PATH"] += ":/usr/sbin:/sbin"
 
 
 def _rss(pid: int) -> int:
@@ -131,7 +135,7 @@ def _rss(pid: int) -> int:
 
 
 def started(folder: Path) -> Platform:
-    """Start a platform in `folder`; the caller stops it with `platformctl down`."""
+    """Start a platform in `folder`; see `running`."""
     authority, other = trustme.CA(), trustme.CA()
     certificate = authority.issue_cert("backend.test")
     authority.cert_pem.write_to_path(str(folder / "backend-ca.pem"))
@@ -147,16 +151,21 @@ def started(folder: Path) -> Platform:
     return platform
 
 
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    folder = tmp_path_factory.mktemp("data-plane")
+@contextmanager
+def running(folder: Path) -> Iterator[Platform]:
+    """A platform in `folder`, whose processes end whatever happens."""
     try:
-        platform = started(folder)
-        yield platform
+        yield started(folder)
     finally:
         stop = [sys.executable, "-m", "platformctl", "down", "--state", str(folder / "state"), "--grace", "2"]
-        environment = {"PYTHONPATH": str(ROOT), "PLATFORMCTL_CONFIG": str(folder / "config.yaml"), **PATH}
+        environment = {"PYTHONPATH": str(ROOT), "PLATFORMCTL_CONFIG": str(folder / "config.yaml"), **ENVIRONMENT}
         subprocess.run(stop, check=True, timeout=50, capture_output=True, env=environment)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with running(tmp_path_factory.mktemp("data-plane")) as platform:
+        yield platform
 
 
 @pytest.fixture
@@ -173,5 +182,6 @@ async def platform(shared: Platform) -> AsyncIterator[Platform]:
             log.seek(size)
             for line in log.read().decode().splitlines():
                 said = json.loads(line) if line.startswith("{") else {"level": "error", "event": line}
-                assert said["level"] != "error", f"{file.name}: {line}"
+                if not said["event"].startswith("SSL handshake failed"):  # a peer's fault, and asyncio's word
+                    assert said["level"] != "error", f"{file.name}: {line}"
                 assert said["event"] != "tunnel down", f"{file.name}: {line}"

@@ -29,7 +29,12 @@ MORE: dict[str, dict[str, Any]] = {
     "raw": {},
     "passthrough": {},
     "slow-raw": {"timeouts": {"connect": "1s", "idle": "1s"}},
+    "fleet": {},
+    "crowd": {"limits": {"concurrency": 1, "queue": 0}},
 }
+
+# The same services at sat-2, for selectors; on ports of their own.
+TWICE = ("fleet", "crowd")
 
 POLICY = """\
 apiVersion: platformctl.io/v1alpha1
@@ -54,13 +59,14 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class Services:
-    """`ports` by service name; all of them on sat-1."""
+    """`ports` by service name, at sat-1; those at sat-2 end in `@2`."""
 
     ports: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def planned(cls) -> Services:
-        return cls(dict(zip(MORE, free_ports(len(MORE)), strict=True)))
+        names = [*MORE, *(f"{name}@2" for name in TWICE)]
+        return cls(dict(zip(names, free_ports(len(names)), strict=True)))
 
     def exports(self, pin: str, folder: Path) -> list[dict[str, Any]]:
         entries = []
@@ -77,13 +83,19 @@ class Services:
             entries.append({"name": name, "to": to, "health": {"type": "none"}, **more})
         return entries
 
+    def exports_twice(self) -> list[dict[str, Any]]:
+        return [
+            {"name": name, "to": f"http://127.0.0.1:{self.ports[f'{name}@2']}", "health": {"type": "none"}, **MORE[name]}
+            for name in TWICE
+        ]
+
     def topology(self, pin: str, folder: Path) -> str:
         return yaml.safe_dump(
             {
                 "replicas": 2,
                 "satellites": [
                     {"name": "sat-1", "labels": {"region": "eu"}, "exports": self.exports(pin, folder)},
-                    {"name": "sat-2", "labels": {"region": "us"}},
+                    {"name": "sat-2", "labels": {"region": "us"}, "exports": self.exports_twice()},
                 ],
                 "tcp": [{"satellite": "sat-1", "service": name} for name in ("redis", "raw", "slow-raw")],
                 "hub": {"timeouts": {"head": "1s", "idle": "4s"}, "trusted_proxies": ["127.0.0.9/32"]},

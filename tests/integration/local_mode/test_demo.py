@@ -26,7 +26,7 @@ def test_the_demo_verifies_everything_and_leaves_nothing(empty: Platform) -> Non
 def test_every_line_that_the_kept_demo_prints_works(empty: Platform) -> None:
     out = empty.run("demo", "--keep", "--state", str(empty.state))
     lines = [line.strip() for line in out.splitlines() if line.startswith("  ")]
-    setting = next(line for line in lines if line.startswith("S="))
+    setting = "\n".join(line for line in lines if line.startswith(("S=", "HUB=")))
     curls = [line for line in lines if line.startswith("curl ")]
     assert len(curls) == 5
     answers = {}
@@ -44,8 +44,8 @@ def test_every_line_that_the_kept_demo_prints_works(empty: Platform) -> None:
         re.sub(r"^(\.venv/bin/)?platformctl ", "", line) for line in lines if re.match(r"\S*platformctl ", line)
     ]
     assert [command.split()[0] for command in commands] == ["forward", "status", "export", "down"]
-    empty.run(*commands[1].replace("$S", str(empty.state)).split())
-    empty.run(*commands[3].replace("$S", str(empty.state)).split())
+    empty.run(*commands[1].replace('"$S"', str(empty.state)).split())
+    empty.run(*commands[3].replace('"$S"', str(empty.state)).split())
     assert mentioning(empty.state) == []
 
 

@@ -270,9 +270,7 @@ def problem(outcome: list[Any]) -> tuple[int, str]:
 
 async def test_a_good_answer_arrives(evil: Hostile, platform: Platform) -> None:
     await evil.serve()
-    outcome = await answered(
-        platform, evil, lambda s: head(s, 200, 2, b"X-A: 1\r\n") + data(s, b"ok", frames.FLAG_END)
-    )
+    outcome = await answered(platform, evil, lambda s: head(s, 200, 2, b"X-A: 1\r\n") + data(s, b"ok", frames.FLAG_END))
     assert (outcome[0].status_code, outcome[0].text, outcome[0].headers["x-a"]) == (200, "ok", "1")
 
 
@@ -325,9 +323,7 @@ async def test_framing_headers_of_the_satellite_never_reach_the_client(
 
 async def test_a_body_longer_than_declared_is_cut(evil: Hostile, platform: Platform) -> None:
     await evil.serve()
-    outcome = await answered(
-        platform, evil, lambda s: head(s, 200, 2), lambda s: data(s, b"ok, and HTTP/1.1 200 OK")
-    )
+    outcome = await answered(platform, evil, lambda s: head(s, 200, 2), lambda s: data(s, b"ok, and HTTP/1.1 200 OK"))
     assert isinstance(outcome[0], httpx.TransportError) or problem(outcome) == (502, "bad-backend-response")
     assert (await evil.expect(frames.RESET)).payload == frames.U32.pack(frames.PROTOCOL)
 
@@ -396,9 +392,7 @@ async def test_a_flood_of_interim_heads_ends_the_tunnel(evil: Hostile, platform:
     assert (await evil.goodbye())[0] == frames.PROTOCOL
 
 
-async def test_a_tunnel_that_ends_before_the_answer_is_a_bad_gateway_at_once(
-    evil: Hostile, platform: Platform
-) -> None:
+async def test_a_tunnel_that_ends_before_the_answer_is_a_bad_gateway_at_once(evil: Hostile, platform: Platform) -> None:
     await evil.serve()
     loop = asyncio.get_running_loop()
     request = loop.create_task(call(platform))

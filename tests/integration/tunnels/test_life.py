@@ -63,16 +63,15 @@ async def test_slow_answers_that_are_on_their_way_are_finished_by_a_draining_rep
 
 async def test_a_second_signal_ends_a_drain_at_once(platform: Platform) -> None:
     pid = platform.hub(0)
-    waiting = asyncio.gather(
-        asyncio.to_thread(platform.get, platform.url(0, path="/slow/8")), return_exceptions=True
-    )
+    waiting = asyncio.gather(asyncio.to_thread(platform.get, platform.url(0, path="/slow/8")), return_exceptions=True)
     await asyncio.sleep(0.5)
     platform.signal(pid, signal.SIGTERM)
     await asyncio.sleep(0.5)
     assert alive(pid)
     platform.signal(pid, signal.SIGTERM)
     assert await asyncio.to_thread(platform.ended, pid) < 2.0
-    assert isinstance((await waiting)[0], Exception)
+    answer = (await waiting)[0]
+    assert isinstance(answer, Exception) or answer.status_code == 502
 
 
 async def test_the_other_replica_serves_on_when_one_is_killed_and_it_is_back_two_seconds_after_it_returns(

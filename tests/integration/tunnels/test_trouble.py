@@ -177,6 +177,7 @@ async def test_bulk_services_have_a_lane_of_their_own(platform: Platform, tmp_pa
     platform.ended(platform.agent("sat-2"))
     pid = platform.start(changed, "satellite", "sat-2")
     try:
+
         def lanes(replica: int) -> dict[int, int]:
             rows = platform.api("tunnels", replica)
             return {row["lane"]: row["bytes_received"] for row in rows if row["satellite"] == "sat-2"}
