@@ -1,9 +1,9 @@
 """The hot path compiled: the same modules, built by mypyc, used instead of the Python ones when they are there.
 
-`tools/compile_speedups.py` builds them from the sources in this tree into `platformctl/_compiled/<ABI>/`, with a digest of
-those sources. A build of other sources, or for another Python, is not used; nor is any with `PLATFORMCTL_PURE=1`. All of
-them are used or none, for compiled modules know each other's layout. What runs is in `state()`, and `platformctl version`
-says it.
+`tools/compile_speedups.py` builds them from the sources in this tree into `platformctl/_compiled/<ABI>/`, with a
+digest of those sources. A build of other sources, or for another Python, is not used; nor is any with
+`PLATFORMCTL_PURE=1`. All of them are used or none, for compiled modules know each other's layout. What runs is in
+`state()`, and `platformctl version` says it.
 """
 
 from __future__ import annotations

@@ -137,6 +137,7 @@ def run(args: Sequence[str]) -> int:
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's last flush fails again
         return report(StoreError(f"the output cannot be written: {error.strerror}"))
     except KeyboardInterrupt:
         return 130

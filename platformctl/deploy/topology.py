@@ -59,7 +59,7 @@ class Topology:
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Topology:
         """Raises KeyError or TypeError for what `to_document` did not write."""
-        plans = tuple(SatellitePlan(**row) for row in document["satellites"])
+        plans = tuple(SatellitePlan(**{**row, "exports": tuple(row["exports"])}) for row in document["satellites"])
         return cls(document["replicas"], plans, tuple(TcpPlan(**row) for row in document["tcp"]), document["hub"])
 
     @property

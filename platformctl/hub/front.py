@@ -1,4 +1,6 @@
-"""What all client connections of a hub replica share: from a request head to a plan, by identity, policy and registry."""
+"""What all client connections of a hub replica share: from a request head to a plan, by identity, policy and
+registry.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +39,8 @@ API_SERVICE: Final = "api"
 # Pages that carry nothing secret: the console asks for a token itself, and calls the API with it.
 OPEN_PATHS: Final = ("/console",)
 MAX_REMEMBERED: Final = 4096
+# How long an expired token may still be good, in seconds.
+TOKEN_CHECK_SECONDS: Final = 1.0
 _BEARER: Final = b"bearer "
 
 
@@ -93,6 +97,7 @@ class Front:
         # What was worked out since `generation` last changed, for all connections: identities by token, grants by
         # identity, service and address.
         self._remembered_generation = -1
+        self._tokens_checked = float("-inf")
         self._identities: dict[bytes, Identity | None] = {}
         self._grants: dict[tuple[Identity, str, str, str], Grant] = {}
         self._random = random.Random()
@@ -131,12 +136,26 @@ class Front:
             self._admitting = False
 
     def expire_queues(self, now: float) -> None:
-        """Answer those that waited in a gate for too long; called by the hub's timer."""
+        """Answer those that waited in a gate for too long, and forget tokens that have expired; called by the hub's
+        timer.
+        """
+        self._expire_tokens(now)
         for endpoint in list(self.queued):
             for waiter in endpoint.gate.expire(now):
                 waiter.expired()  # type: ignore[attr-defined]
             if endpoint.gate.waiting == 0:
                 self.queued.discard(endpoint)
+
+    def _expire_tokens(self, now: float) -> None:
+        """A token is looked up once and remembered, in plans too: its end must be noticed by other means."""
+        if now < self._tokens_checked + TOKEN_CHECK_SECONDS:
+            return
+        self._tokens_checked = now
+        wall = self.wall()
+        for token, identity in self._identities.items():
+            if identity is not None and self.tokens.lookup(token.decode("latin-1"), wall) != identity:
+                self._access_generation += 1
+                return
 
     def removed(self, endpoints: list[Endpoint]) -> None:
         """Endpoints left the registry: nobody waits for them any more."""

@@ -37,16 +37,16 @@ CLOSING_SECONDS: Final = 30.0
 class RawConnection(asyncio.Protocol):
     """One client of a TCP port (`target` given) or of the SNI port (`target` None: the ClientHello says where to).
 
-    Such a client has no identity of ours: the policy decides for `anonymous`, and only a rule without limits of methods and
-    paths can allow it.
+    Such a client has no identity of ours: the policy decides for `anonymous`, and only a rule without limits of
+    methods and paths can allow it.
     """
 
     __slots__ = (
         "_blocked",
         "_client_ended",
         "_early",
-        "_endpoint",
         "_ended",
+        "_endpoint",
         "_front",
         "_idle",
         "_owed",

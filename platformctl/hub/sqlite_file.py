@@ -50,8 +50,8 @@ class SQLiteFile:
         self._lock = threading.RLock()
         with self._wrapped("opened"):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # SQLite gives its journals the mode of the file, so that must be right before SQLite sees it. A file that is
-            # there is not opened: closing it would drop the locks that this process's other connections hold (POSIX
+            # SQLite gives its journals the mode of the file, so that must be right before SQLite sees it. A file that
+            # is there is not opened: closing it would drop the locks that this process's other connections hold (POSIX
             # fcntl), and whoever then believes to be alone deletes the log that they write to.
             try:
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

@@ -1,9 +1,9 @@
 """A request head as a template: the next head of the same client mostly differs in a line or two.
 
-A client on a kept connection repeats itself: same method, host, credentials and framing, another path, cookie or trace id.
-So a head is compared line by line with the one that was parsed in full, and only lines that differ are looked at. A
-difference that could matter for anything but the text that is passed on makes the template refuse, and the head is parsed
-in full like any other: this is a shorter way to the same result, never another one.
+A client on a kept connection repeats itself: same method, host, credentials and framing, another path, cookie or trace
+id. So a head is compared line by line with the one that was parsed in full, and only lines that differ are looked at.
+A difference that could matter for anything but the text that is passed on makes the template refuse, and the head is
+parsed in full like any other: this is a shorter way to the same result, never another one.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from platformctl.errors import HeadError
-from platformctl.net.deadlines import NEVER
 from platformctl.net.dates import http_date
+from platformctl.net.deadlines import NEVER
 from platformctl.net.http1 import HttpConnection
 from platformctl.net.tasks import spawn
 from platformctl.wire.heads import RequestHead

@@ -1,6 +1,7 @@
 """One timer for all connections: they carry a deadline as a plain number, and one sweep looks at all of them.
 
-Setting a deadline is one attribute store, so a request costs no timer object; the price is the granularity of the sweep.
+Setting a deadline is one attribute store, so a request costs no timer object; the price is the granularity of the
+sweep.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ class Timed(Protocol):
 
 
 class Deadlines:
-    """All timed objects of a process. `members` is public: adding and discarding is the caller's, at connect and close."""
+    """All timed objects of a process. `members` is public: adding and discarding is the caller's, at connect and
+    close.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.members: set[Timed] = set()

@@ -1,7 +1,7 @@
 """The server side of an HTTP/1.1 connection: heads, bodies, pipelining, timeouts; one exchange at a time.
 
-Bytes go to the current `Exchange` (hub/ingress proxies, net/asgi answers locally); what the client sends beyond it waits
-unparsed, with reading paused, so a pipeline costs no more memory than one read.
+Bytes go to the current `Exchange` (hub/ingress proxies, net/asgi answers locally); what the client sends beyond it
+waits unparsed, with reading paused, so a pipeline costs no more memory than one read.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class HttpConnection:
         "_buffer",
         "_careful",
         "_decoder",
-        "_dispatching",
         "_discarded",
+        "_dispatching",
         "_head_begun",
         "_paused",
         "_state",
@@ -403,9 +403,8 @@ class HttpConnection:
                 self._body_end(b"", rest)
         elif state == _CHUNKED:
             self._on_chunked(data)
-        elif state == _RAW:
-            if self.exchange is not None:
-                self.exchange.on_body(data)
+        elif state == _RAW and self.exchange is not None:
+            self.exchange.on_body(data)
         # Else it is discarded, until the client has seen the answer and closes, or its time is over.
 
     def _on_chunked(self, data: bytes) -> None:
@@ -501,5 +500,3 @@ class HttpConnection:
         """The listener is closing: an idle connection ends now, a busy one after its response."""
         if self.exchange is None and self._state == _HEAD and not self._buffer:
             self._close()
-
-

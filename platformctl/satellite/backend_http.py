@@ -141,7 +141,6 @@ class HttpBackend:
         "transport",
     )
 
-
     def __init__(self, pool: BackendPool) -> None:
         self.pool = pool
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set in connection_made
@@ -333,7 +332,9 @@ class HttpBackend:
         self.pool.lost(self)
 
     def _may_repeat(self, call: HttpCall) -> bool:
-        """A kept connection may be closed by the backend as we send: RFC 9110 9.2.2 lets idempotent requests go again."""
+        """A kept connection may be closed by the backend as we send: RFC 9110 9.2.2 lets idempotent requests go
+        again.
+        """
         return call.method in _REPEATABLE and call.body_length == 0 and not call.fresh and not call.upgrade
 
     def _retry(self, call: HttpCall) -> None:

@@ -102,7 +102,7 @@ async def measure(plans: Mapping[str, Plan], folder: Path, *, exact: bool) -> Re
     async with Bench.running(folder, exact=exact) as bench:
         for name, plan in plans.items():
             started = time.monotonic()
-            before = await conditions()
+            before = await conditions(1.0 if exact else 0.2)
             bench.results.note(name, before)
             expected = SCENARIOS[name].estimate(plan)
             _say(f"--- {name}: about {expected:.0f} s; {before}")

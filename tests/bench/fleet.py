@@ -10,10 +10,10 @@ service `web`. What happens to their tunnels is written to FOLDER/<FIRST>.events
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import resource
 import secrets
+import ssl
 import sys
 import time
 from collections import Counter
@@ -41,6 +41,7 @@ from tests.bench.processes import BenchError, Processes
 PER_PROCESS = 500
 SERVICE = "web"
 _OPEN_FILES = 16384
+_FEWEST_FILES = 4096
 # Each helper starts so many agents in a second: satellites join over weeks, and what is measured is their return.
 _STARTS_PER_SECOND = 60
 
@@ -78,8 +79,8 @@ class WatchedAgent(Agent):
 
     events: TextIO
 
-    def context(self):  # type: ignore[no-untyped-def]  # asked for once for each attempt
-        self.write("dial")
+    def context(self) -> ssl.SSLContext:
+        self.write("dial")  # a keeper asks for it once for each attempt
         return super().context()
 
     def welcomed(self, tunnel: AgentTunnel) -> None:
@@ -198,18 +199,18 @@ def busiest(events: Sequence[Event], kind: str, width: float = 1.0) -> int:
 
 
 def raise_open_files() -> None:
-    """Allow as many open files as this user may have; BenchError when that is too few."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = hard if hard != resource.RLIM_INFINITY and hard < _OPEN_FILES else _OPEN_FILES
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    if wanted < 4096:
-        raise BenchError(f"only {wanted} files may be open; raise the hard limit (ulimit -Hn)")
+    """Allow this process and its children as many open files as a fleet needs; BenchError when that is too few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if max(soft, allowed) < _FEWEST_FILES:
+        raise BenchError(f"only {allowed} files may be open at a time; raise the hard limit (ulimit -Hn)")
 
 
 def main() -> int:
     folder, first, count, hub, backend, rate = sys.argv[1:]
     raise_open_files()
-    os.environ.pop("PYTHONWARNINGS", None)
     return run(serve(Path(folder), int(first), int(count), hub, int(backend), float(rate)))
 
 

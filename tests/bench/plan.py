@@ -12,7 +12,8 @@ class Plan:
     """`seconds` is the length of one measurement, `rounds` how often each is taken, all contenders in turn.
 
     `connections` are those of a closed loop, `rates` the requests a second of an open one, `ramp` the seconds at its
-    start that are not counted; `satellites` are those of a fleet.
+    start that are not counted; `satellites` are those of a fleet, on a hub of so many `replicas`, one after
+    the other; `cuts` are the ways in which a network is cut.
     """
 
     contenders: tuple[str, ...] = ("platformctl",)
@@ -22,6 +23,8 @@ class Plan:
     rates: tuple[int, ...] = ()
     ramp: int = 0
     satellites: int = 0
+    replicas: tuple[int, ...] = ()
+    cuts: int = 0
 
     def changed(self, wishes: Mapping[str, Any]) -> Plan:
         """With what somebody asked for; None is no wish."""

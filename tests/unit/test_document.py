@@ -57,7 +57,7 @@ def test_an_empty_document_is_an_empty_mapping_without_lines() -> None:
         ("mode: auto\nnmae: x\n", "file.yaml:2: nmae: unknown key; allowed here: count, items, mode, name, nested"),
         ("items:\n  - c: 1\n", "file.yaml:2: items[0]: needs 'a' and 'b'"),
         ("items:\n  - {a: 1}\n", "file.yaml:2: items[0]: needs 'b'"),
-        ("name: X1\n", "file.yaml:1: name: 'X1' does not have the form that is wanted (^[a-z]+$)"),
+        ("name: X1\n", "file.yaml:1: name: 'X1' does not have the form that is wanted"),
         ("count: 0\n", "file.yaml:1: count: 0 is less than the minimum of 1"),
         ("name: a\nmode: auto\nname: b\n", "file.yaml:3: name is given twice"),
         ("? [a]\n: 1\n", "file.yaml:1: a key must be a plain string"),

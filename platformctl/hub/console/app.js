@@ -122,7 +122,7 @@ function tilesOf() {
   const median = rtts.length ? rtts[rtts.length >> 1] : null;
   return [
     share("satellites", "connected"), share("services", "healthy"), share("replicas", "ready"),
-    { name: "tunnels", value: `${itemsOf("tunnels").length}`, label: "tunnels open", tone: "" },
+    { name: "tunnels", value: `${itemsOf("tunnels").length}`, label: "tunnels to this replica", tone: "" },
     { name: "rtt", value: median === null ? "–" : `${median < 10 ? median.toFixed(1) : Math.round(median)} ms`, label: "median round trip", tone: "" },
   ];
 }

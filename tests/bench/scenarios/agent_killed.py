@@ -74,7 +74,7 @@ def bars(results: Results) -> list[Bar]:
 
 
 def estimate(plan: Plan) -> float:
-    return 7 + plan.rounds * 7
+    return 4 + plan.rounds * 5
 
 
 SCENARIO = Scenario(

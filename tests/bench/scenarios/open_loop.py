@@ -44,7 +44,7 @@ def estimate(plan: Plan) -> float:
     # Reading a million results takes a few seconds.
     reading = sum(rate * (plan.seconds + plan.ramp) * 6e-6 for rate in plan.rates)
     each = (plan.seconds + plan.ramp + 1) * len(plan.rates) + reading
-    return len(plan.contenders) * (4 + plan.rounds * each)
+    return len(plan.contenders) * (2 + plan.rounds * each)
 
 
 SCENARIO = Scenario(

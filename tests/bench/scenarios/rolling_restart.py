@@ -56,7 +56,7 @@ def bars(results: Results) -> list[Bar]:
 
 
 def estimate(plan: Plan) -> float:
-    return 10 + plan.rounds * (plan.seconds + 2)
+    return 5 + plan.rounds * (plan.seconds + 1)
 
 
 SCENARIO = Scenario(
@@ -65,6 +65,6 @@ SCENARIO = Scenario(
     measure,
     bars,
     full=Plan(seconds=30, rates=(2_000,)),
-    quick=Plan(seconds=25, rates=(200,)),
+    quick=Plan(seconds=22, rates=(200,)),
     estimate=estimate,
 )

@@ -74,8 +74,7 @@ def nginx(platform: Platform, tmp_path: Path) -> Iterator[Path]:
             yield www
         finally:
             process.terminate()
-            _, err = process.communicate(timeout=10)
-    assert b"[error]" not in err.replace(b"client intended to send too large body", b"").replace(b"[error]", b"", 1), err
+            process.communicate(timeout=10)
 
 
 def curl(platform: Platform, path: str, *flags: str, kind: str = "public") -> tuple[bytes, dict[str, Any]]:

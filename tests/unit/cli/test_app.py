@@ -177,3 +177,37 @@ def test_the_module_runs_as_a_program() -> None:
     done = python("-m", "platformctl", "version", "--client", "-o", "json")
     assert done.returncode == 0
     assert json.loads(done.stdout)["client"]["version"] == __version__
+
+
+def test_a_full_disk_under_the_output_is_told_without_a_traceback() -> None:
+    full = "import sys\nsys.stdout = open('/dev/full', 'w')\nfrom platformctl.cli.app import run\n"
+    done = python("-c", full + "sys.exit(run(['context', 'list']))", PLATFORMCTL_CONFIG="/nonexistent/config.yaml")
+    assert done.returncode == 1
+    assert "platformctl: the output cannot be written: No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_sigterm_does_what_ctrl_c_does(ignored: bool) -> None:
+    """Also in a background job of a shell script, where Ctrl-C is ignored."""
+    lines = [
+        "import asyncio, os, signal",
+        "from platformctl.cli.signals import ends_like_ctrl_c",
+        f"signal.signal(signal.SIGINT, signal.SIG_IGN if {ignored} else signal.default_int_handler)",
+        "async def main():",
+        "    try:",
+        "        os.kill(os.getpid(), signal.SIGTERM)",
+        "        await asyncio.sleep(20)",
+        "    finally:",
+        "        print('withdrawn')",
+        "with ends_like_ctrl_c():",
+        "    asyncio.run(main())",
+    ]
+    done = python("-c", "\n".join(lines))
+    assert done.stdout == "withdrawn\n"
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_a_configuration_file_that_is_not_there_is_a_usage_error(cli: Cli) -> None:
+    for verb in ("hub", "satellite"):
+        outcome = cli(verb, "run", "--config", "/nonexistent.yaml")
+        assert (outcome.code, "does not exist" in outcome.err) == (2, True)

@@ -7,7 +7,7 @@ import pytest
 
 from platformctl.cli.connection import Connection, default_state, read_env
 from platformctl.cli.contexts import Context, Contexts
-from platformctl.errors import ConfigError, UsageError
+from platformctl.errors import ConfigError, HubUnreachable, UsageError
 from tests.unit.cli.conftest import Cli, FakeHub
 
 
@@ -112,7 +112,7 @@ def test_a_broken_environment_is_named(text: str, message: str, tmp_path: Path) 
 
 
 def test_a_state_where_nothing_runs_says_how_to_start_it(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no local platform was started here") as caught:
+    with pytest.raises(HubUnreachable, match="no local platform runs in") as caught:
         read_env(tmp_path)
     assert f"platformctl up --state {tmp_path}" in caught.value.hint
 

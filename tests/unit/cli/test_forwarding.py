@@ -112,8 +112,8 @@ async def test_a_refusal_is_told_in_the_hubs_words(status: int, kind: type[Platf
         with pytest.raises(kind) as caught:
             await Route(url, "db.sat-1:443", None, None).dial()
     assert type(caught.value) is kind
-    assert caught.value.message == f"db.sat-1:443: the hub answered {status}: no rule lets you"
-    assert caught.value.hint == "ask"
+    assert caught.value.message == f"db.sat-1: the hub answered {status}: no rule lets you"
+    assert ("--token-file" in caught.value.hint) if status == 401 else (caught.value.hint == "ask")
 
 
 async def test_a_refusal_that_is_no_problem_document_is_made_printable() -> None:
@@ -147,7 +147,7 @@ async def test_a_connection_that_cannot_be_made_is_reported_and_the_port_stays_o
     async with hub_that(refusing(404, {"detail": "no such service"})) as url:
         forwarder = Forwarder(Route(url, "db.sat-1:443", None, None), reports.append)
         assert await through(forwarder, b"hello") == b""
-    assert reports == ["db.sat-1:443: the hub answered 404: no such service"]
+    assert reports == ["db.sat-1: the hub answered 404: no such service"]
 
 
 async def test_a_taken_port_is_told() -> None:
@@ -190,5 +190,5 @@ def test_what_is_no_port_is_refused(text: str) -> None:
 
 def test_a_service_needs_its_satellite(cli: Cli) -> None:
     outcome = cli("forward", "db", "--hub", "http://127.0.0.1:1")
-    assert outcome.code == 5
+    assert outcome.code == 2
     assert "SERVICE.SATELLITE" in outcome.err

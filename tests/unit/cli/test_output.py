@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import io
 import json
 import sys
 
 import pytest
 import yaml
 
-from platformctl.cli.output import Column, Format, coloured, paint, plain, rows, table
+from platformctl.cli.output import Column, Format, coloured, console, few, instant, paint, plain, rows, table
 
 COLUMNS = (
     Column("NAME", lambda item: item["name"]),
@@ -81,3 +82,31 @@ def test_colour_is_for_terminals_that_want_it(
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: tty)
     assert coloured(environ) is expected
+
+
+def test_a_long_list_is_shortened_unless_wide() -> None:
+    assert few(["api", "db"]) == "api,db"
+    assert few([]) == ""
+    assert few(["a" * 30, "b" * 30, "c"]) == "a" * 30 + " +2"
+    assert few(["a" * 90]) == "a" * 90
+    column = Column("S", lambda item: item["s"], short=lambda item: few(item["s"], 3))
+    items = [{"s": ["one", "two"]}]
+    assert table(items, [column], wide=False, colour=False) == "S\none +1"
+    assert table(items, [column], wide=True, colour=False) == "S\none,two"
+
+
+def test_times_are_shown_to_the_second_and_in_utc() -> None:
+    assert instant("2030-01-01T00:00:00.377851Z") == "2030-01-01 00:00:00Z"
+    assert instant("2030-01-01T02:00:00+02:00") == "2030-01-01 00:00:00Z"
+    assert instant(None) is None
+    assert instant("soon") == "soon"
+
+
+def test_rich_text_in_a_pipe_is_not_wrapped_at_eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    file = io.StringIO()
+    console(file).print("word " * 20)
+    assert file.getvalue().count("\n") == 1
+    monkeypatch.setenv("COLUMNS", "40")
+    console(file := io.StringIO()).print("word " * 20)
+    assert file.getvalue().count("\n") > 1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from platformctl import __version__
+from platformctl import __version__, speedups
 from tests.unit.cli.conftest import Cli, FakeHub
 
 SAT_1 = {
@@ -42,7 +42,7 @@ def fleet(hub: FakeHub) -> FakeHub:
     hub.lists("services", API, DB)
     hub.lists("replicas", REPLICA)
     hub.lists("tunnels", {"id": "t1", "satellite": "sat-1", "replica": "hub-1", "bytes_sent": 7})
-    hub.answers["GET /api/v1/version"] = (200, {"version": "0.1.0", "replica": "hub-1"})
+    hub.answers["GET /api/v1/version"] = (200, {"version": "0.1.0", "replica": "hub-1", "hot_path": "compiled"})
     return hub
 
 
@@ -114,8 +114,11 @@ def test_status_waits_for_tunnels_and_replicas(cli: Cli, fleet: FakeHub) -> None
 def test_version_tells_both_sides(cli: Cli, fleet: FakeHub) -> None:
     both = cli("version", "--hub", fleet.url, "-o", "json").json
     assert both["client"]["version"] == __version__
-    assert both["hub"] == {"version": "0.1.0", "replica": "hub-1"}
-    assert "hub 0.1.0 (replica hub-1)" in cli("version", "--hub", fleet.url).out
+    assert both["client"]["hot_path"] == speedups.state()
+    assert both["hub"] == {"version": "0.1.0", "replica": "hub-1", "hot_path": "compiled"}
+    text = cli("version", "--hub", fleet.url).out
+    assert f"; hot path: {speedups.state()})" in text
+    assert "hub 0.1.0 (replica hub-1; hot path: compiled)" in text
 
 
 def test_version_without_a_hub_says_why_and_is_no_failure(cli: Cli) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import subprocess
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,7 +12,7 @@ import yaml
 
 from platformctl.access.policy_file import load_policy
 from platformctl.deploy import layout as layout_module
-from platformctl.deploy.layout import POLICY, Layout
+from platformctl.deploy.layout import POLICY, Layout, curl_config
 from platformctl.deploy.ports import HOST, free, is_free
 from platformctl.deploy.topology import DEFAULT, SatellitePlan, TcpPlan, Topology
 from platformctl.errors import PlatformError, StoreError
@@ -136,3 +137,22 @@ def test_the_usual_topology_needs_no_tcp_ports(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.complete(DEFAULT, Random(1), running=set())
     assert "tcp" not in layout.hub_config("hub-1", DEFAULT)["listeners"]
+
+
+def test_the_topology_is_kept_between_runs(layout: Layout) -> None:
+    kept = Layout.load(layout.root).topology
+    assert kept == TOPOLOGY
+    assert Layout.load(layout.root / "nowhere").topology is None
+
+
+def test_curl_reads_its_configuration(tmp_path: Path) -> None:
+    folder = tmp_path / 'a "quoted\\ folder'
+    folder.mkdir()
+    file = folder / "admin.curl"
+    file.write_text(curl_config(folder / "ca.pem", "ct-1.secret"))
+    # There is no such CA file: curl says how it understood its path, once it is connected.
+    with socket.create_server((HOST, 0)) as listener:
+        url = f"https://{HOST}:{listener.getsockname()[1]}/"
+        done = subprocess.run(["curl", "-sS", "-m", "5", "-K", file, url], capture_output=True, text=True)
+    assert str(folder / "ca.pem") in done.stderr
+    assert "secret" not in done.stderr

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import json
 import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from platformctl.deploy.processes import Process
-from platformctl.deploy.readiness import await_condition, readiness
+from platformctl.deploy.readiness import await_condition, complaints, readiness
 from platformctl.errors import PlatformError, TimedOut
 
 
@@ -54,3 +59,51 @@ def test_the_end_of_patience_says_what_is_missing_and_where_to_look(tmp_path: Pa
 
 def test_a_port_where_nobody_answers_is_not_ready() -> None:
     assert readiness("http://127.0.0.1:1").startswith("no answer at http://127.0.0.1:1/readyz")
+
+
+@pytest.fixture
+def answering() -> Iterator[dict[str, Any]]:
+    """A health listener; `answering["body"]` is what its /readyz says, and its address is in `answering["url"]`."""
+    said: dict[str, Any] = {"body": b"{}"}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(503)
+            self.end_headers()
+            self.wfile.write(said["body"])
+
+        def log_message(self, format: str, *args: object) -> None:
+            return
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        said["url"] = f"http://127.0.0.1:{server.server_port}"
+        yield said
+        server.shutdown()
+        thread.join()
+
+
+def environment(url: str, pid: int) -> dict[str, Any]:
+    satellite = {"health_url": url, "log_file": "sat-1.log"}
+    return {"replicas": [], "satellites": {"sat-1": satellite}, "pids": {"satellites": {"sat-1": pid}}}
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ({"ready": True, "failed": []}, None),
+        ({"failed": [{"name": "exports", "detail": "e.yaml:2: not YAML"}]}, "exports: e.yaml:2: not YAML"),
+        ([], "an answer at"),
+    ],
+)
+def test_a_process_is_asked_what_is_wrong_with_it(answering: dict[str, Any], body: object, complaint: str) -> None:
+    answering["body"] = json.dumps(body).encode()
+    found = [f"{name} {detail}" for name, detail in complaints(environment(answering["url"], os.getpid()))]
+    assert [row.startswith(f"sat-1 {complaint}") for row in found] == ([True] if complaint else [])
+
+
+def test_a_process_that_does_not_run_is_told_with_its_log() -> None:
+    name, detail = next(complaints(environment("http://127.0.0.1:1", 2**22 + 1)))
+    assert (name, detail) == ("sat-1", "process 4194305 is not running; its log: sat-1.log")
+    assert next(complaints(environment("http://127.0.0.1:1", os.getpid())))[1].startswith("no answer at 127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""The short way must be the full way: a template gives what parsing and resolving the head would have given, or nothing."""
+"""The short way must be the full way: a template gives what parsing and resolving would have given, or nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ kind: AccessPolicy
 metadata: {name: test}
 rules:
   - {name: free, subjects: ["token:alice"], satellites: ["sat-1"], services: ["web"]}
-  - {name: limited, subjects: ["token:alice"], satellites: ["sat-1"], services: ["api"], methods: [GET], paths: ["/open/**"]}
+  - name: limited
+    subjects: ["token:alice"]
+    satellites: ["sat-1"]
+    services: ["api"]
+    methods: [GET]
+    paths: ["/open/**"]
 """
 TOKEN, RECORD = mint_client_token(os.urandom(ENTROPY_BYTES), "alice", (), now=time.time())
 OTHER_TOKEN, OTHER_RECORD = mint_client_token(os.urandom(ENTROPY_BYTES), "bob", (), now=time.time())
@@ -196,8 +201,14 @@ _WORDS = st.sampled_from(
         "Expect",
         "Upgrade",
         "Accept",
+        "traceparent",
+        "tracestate",
+        "X-Request-Id",
+        "Platform-Service",
+        "Via",
+        "Proxy-Authorization",
+        "Authorization",
     ]
-    + ["traceparent", "tracestate", "X-Request-Id", "Platform-Service", "Via", "Proxy-Authorization", "Authorization"]
 )
 _VALUES = st.one_of(
     st.sampled_from(

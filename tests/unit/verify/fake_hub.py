@@ -130,6 +130,8 @@ class FakeConnection:
         if target == "/readyz":
             broken = "not-ready" in self.hub.faults
             failed = [{"name": "store", "detail": "disk is full"}] if broken else []
+            if "broken-exports" in self.hub.faults:  # this listener answers for the satellites' agents too
+                failed.append({"name": "exports", "detail": "exports.yaml:2: not valid YAML"})
             await self._json({"ready": not broken, "failed": failed}, 503 if broken else 200)
         elif target == "/livez":
             await self._json({}, 500 if "dead" in self.hub.faults else 200)

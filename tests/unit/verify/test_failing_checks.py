@@ -27,6 +27,8 @@ FAULTS = [
     ("hub-ready", ["not-ready"], "store: disk is full"),
     ("hub-api", ["api-500"], "HTTP 500 internal: the store is gone"),
     ("agent-running", ["dead"], "/livez answers 500"),
+    ("agent-ready", ["not-ready"], "store: disk is full"),
+    ("agent-ready", ["broken-exports"], "exports: exports.yaml:2: not valid YAML"),
     ("registry", ["ghost"], "registered, and not exported: ghost"),
     ("registry", ["missing"], "not registered: api"),
     ("upload", ["corrupt-upload"], "another SHA-256"),
@@ -127,7 +129,7 @@ async def test_checks_whose_files_are_elsewhere_are_skipped_with_a_reason(platfo
     platform.change_env(
         replicas=replicas, satellites=satellites, client_tokens={}, pids={}, ca_file=document["ca_file"]
     )
-    names = ["hub-ready", "agent-running", "registry", "denied", "audit", "satellite-certificate"]
+    names = ["hub-ready", "agent-running", "agent-ready", "registry", "denied", "audit", "satellite-certificate"]
     for name in names:
         result = await platform.verify_one(name)
         assert (result.name.partition("[")[0], result.status) == (name, "skipped")
