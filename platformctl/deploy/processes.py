@@ -18,7 +18,7 @@ import platformctl
 from platformctl.deploy.files import write_text
 from platformctl.errors import StoreError
 
-__all__ = ["Process", "Records", "alive", "last_lines", "stop", "undisturbed"]
+__all__ = ["Process", "Records", "alive", "last_lines", "runs", "stop", "undisturbed"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,11 @@ def alive(process: Process) -> bool:
     except OSError:
         return False
     return process.mark.encode() in command
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process; a zombie is none."""
+    return _started(pid) is not None
 
 
 def stop(

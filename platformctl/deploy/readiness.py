@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from platformctl.deploy.processes import Process, alive, last_lines
+from platformctl.deploy.processes import Process, alive, last_lines, runs
 from platformctl.errors import PlatformError, TimedOut, excerpt
 
 __all__ = ["await_condition", "complaints", "readiness"]
@@ -40,7 +40,7 @@ def complaints(environment: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     pids = environment["pids"]["satellites"]
     parts += [(name, pids[name], row["health_url"], row["log_file"]) for name, row in environment["satellites"].items()]
     for name, pid, url, log in parts[:ASKED]:
-        if not Path(f"/proc/{pid}").exists():
+        if not runs(pid):
             yield name, f"process {pid} is not running; its log: {log}"
             continue
         yield from ((name, detail) for detail in _failed_checks(url))

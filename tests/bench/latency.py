@@ -45,7 +45,7 @@ class Sample(NamedTuple):
 
 
 def summary(samples: Sequence[Sample], *, ramp: float, rate: float) -> LoadResult | None:
-    """The figures of the samples that left `ramp` seconds after the first one or later; None when there are none.
+    """The figures of the samples that left `ramp` seconds after the first one or later; None when there is none.
 
     Percentiles are exact (nearest rank): nothing is estimated from buckets.
     """

@@ -53,7 +53,7 @@ def bars(results: Results) -> list[Bar]:
 
 
 def estimate(plan: Plan) -> float:
-    return len(plan.contenders) * (2 + plan.rounds * 2 * 2.5)
+    return len(plan.contenders) * plan.rounds * 2 * 2.5
 
 
 SCENARIO = Scenario(

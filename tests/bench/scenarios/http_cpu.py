@@ -62,7 +62,7 @@ def bars(results: Results) -> list[Bar]:
 def estimate(plan: Plan) -> float:
     varied = len(_READERS.intersection(plan.contenders))
     measurements = (len(plan.contenders) * len(plan.connections) + varied) * plan.rounds
-    return 6 * len(plan.contenders) + measurements * (plan.seconds + 0.2)
+    return 4 * len(plan.contenders) + measurements * (plan.seconds + 0.1)
 
 
 SCENARIO = Scenario(

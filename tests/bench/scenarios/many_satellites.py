@@ -182,7 +182,7 @@ def bars(results: Results) -> list[Bar]:
 
 def estimate(plan: Plan) -> float:
     # Enrolled and started at two helpers' pace, then killed and back.
-    return sum(10 + plan.satellites * 0.012 + plan.rounds * (12 + plan.satellites * 0.005) for _ in plan.replicas)
+    return sum(3 + plan.satellites * 0.016 + plan.rounds * (12 + plan.satellites * 0.005) for _ in plan.replicas)
 
 
 SCENARIO = Scenario(

@@ -77,7 +77,7 @@ def bars(results: Results) -> list[Bar]:
 
 
 def estimate(plan: Plan) -> float:
-    return len(plan.contenders) * (6 + 2 * _RAMP + plan.seconds + max(2, plan.seconds // 3))
+    return len(plan.contenders) * (2 + 2 * _RAMP + plan.seconds + max(2, plan.seconds // 3))
 
 
 SCENARIO = Scenario(

@@ -1,4 +1,4 @@
-"""A real platform for the data plane's tests, started once: two replicas, two satellites, and the services of services.py.
+"""A real platform for the data plane's tests, started once: two replicas, two satellites, the services of services.py.
 
 After each test its traces are looked at: nothing may be in flight any more, no process may have logged an error or lost
 a tunnel.
@@ -46,7 +46,11 @@ class Platform:
         return [sys.executable, "-m", "platformctl", *args]
 
     def run(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        environment = {"PYTHONPATH": str(ROOT), "PLATFORMCTL_CONFIG": str(self.state.parent / "config.yaml"), **ENVIRONMENT}
+        environment = {
+            "PYTHONPATH": str(ROOT),
+            "PLATFORMCTL_CONFIG": str(self.state.parent / "config.yaml"),
+            **ENVIRONMENT,
+        }
         return subprocess.run(
             self.command(*args), capture_output=True, text=True, timeout=50, env=environment, check=check
         )

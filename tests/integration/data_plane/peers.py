@@ -177,6 +177,13 @@ class Peer:
         return head, *await self.body(head, request=True)
 
 
+async def until(holds: Callable[[], object], seconds: float = SECONDS) -> None:
+    """Wait for something outside of this process, which has no event to wait for."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
 Script = Callable[[Peer], Awaitable[None]]
 
 
@@ -244,7 +251,10 @@ def ok(body: bytes = b"ok", *fields: str, status: str = "200 OK") -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def serving(reply: bytes | Callable[[Head, bytes], bytes] = ok()) -> Script:
+OK = ok()
+
+
+def serving(reply: bytes | Callable[[Head, bytes], bytes] = OK) -> Script:
     """Answers every request of a kept connection."""
 
     async def script(peer: Peer) -> None:

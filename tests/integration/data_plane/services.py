@@ -1,4 +1,4 @@
-"""The services of the data plane's tests: each has a port of its own, on which a test puts the backend that it needs."""
+"""The services of the data plane's tests: each has a port of its own, on which a test puts the backend it needs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,12 @@ rules:
   - {name: admins, subjects: ["group:admins"], satellites: ["*"], services: ["*"]}
   - {name: admins-api, subjects: ["group:admins"], satellites: [hub], services: [api]}
   - {name: strangers, subjects: [anonymous], satellites: ["*"], services: [raw, passthrough, redis]}
-  - {name: reader, subjects: ["token:denied"], satellites: ["*"], services: [other], methods: [GET], paths: ["/open/**"]}
+  - name: reader
+    subjects: ["token:denied"]
+    satellites: ["*"]
+    services: [other]
+    methods: [GET]
+    paths: ["/open/**"]
 """
 
 
@@ -85,7 +90,12 @@ class Services:
 
     def exports_twice(self) -> list[dict[str, Any]]:
         return [
-            {"name": name, "to": f"http://127.0.0.1:{self.ports[f'{name}@2']}", "health": {"type": "none"}, **MORE[name]}
+            {
+                "name": name,
+                "to": f"http://127.0.0.1:{self.ports[f'{name}@2']}",
+                "health": {"type": "none"},
+                **MORE[name],
+            }
             for name in TWICE
         ]
 

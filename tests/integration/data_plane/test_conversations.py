@@ -70,7 +70,9 @@ async def test_head_has_the_length_and_no_body(platform: Platform) -> None:
     async def script(peer: Peer) -> None:
         for _ in range(2):
             head = await peer.head()
-            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n" + b"x" * 1234 * head.first.startswith("G"))
+            await peer.send(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n" + b"x" * 1234 * head.first.startswith("G")
+            )
 
     async with platform.backend("plain", script), await platform.connect() as peer:
         await peer.send(platform.head("HEAD", "/"))

@@ -147,9 +147,11 @@ async def test_a_head_response_with_a_body_spoils_nothing(platform: Platform) ->
 
 
 async def test_an_upgrade_can_be_refused_by_the_backend(platform: Platform) -> None:
-    async with platform.backend("plain", serving(ok(b"no", status="426 Upgrade Required"))):
-        async with await platform.connect() as peer:
-            await peer.send(platform.head("GET", "/", "Connection: upgrade", "Upgrade: foo"))
-            assert (await peer.answer()).status == 426
-            await peer.send(platform.head("GET", "/"))
-            assert (await peer.answer()).status == 426
+    async with (
+        platform.backend("plain", serving(ok(b"no", status="426 Upgrade Required"))),
+        await platform.connect() as peer,
+    ):
+        await peer.send(platform.head("GET", "/", "Connection: upgrade", "Upgrade: foo"))
+        assert (await peer.answer()).status == 426
+        await peer.send(platform.head("GET", "/"))
+        assert (await peer.answer()).status == 426

@@ -158,10 +158,9 @@ async def test_only_a_trusted_proxy_is_believed_about_the_client(platform: Platf
         "X-Forwarded-Proto: https",
         "X-Forwarded-Host: shop.test",
     ]
-    async with platform.backend("plain", script):
-        async with await Peer.connect(platform.port(), source="127.0.0.9") as peer:
-            await peer.send(platform.head("GET", "/", *forwarded))
-            await peer.answer()
+    async with platform.backend("plain", script), await Peer.connect(platform.port(), source="127.0.0.9") as peer:
+        await peer.send(platform.head("GET", "/", *forwarded))
+        await peer.answer()
     head = heads[0]
     assert head.get("x-forwarded-for") == "9.9.9.9, 10.1.2.3, 127.0.0.9"
     assert (head.get("x-forwarded-proto"), head.get("x-forwarded-host")) == ("https", "shop.test")

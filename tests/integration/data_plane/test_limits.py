@@ -11,7 +11,7 @@ import pytest
 
 from platformctl.net.problem_table import PROBLEMS
 from tests.integration.data_plane.conftest import Platform
-from tests.integration.data_plane.peers import Answer, Peer, ok, serving
+from tests.integration.data_plane.peers import Answer, Peer, ok, serving, until
 
 pytestmark = pytest.mark.integration
 
@@ -154,9 +154,10 @@ async def test_a_service_at_its_limit_queues_then_refuses(platform: Platform) ->
 
 
 async def until_busy(platform: Platform, name: str, value: int) -> None:
-    async with asyncio.timeout(5):
-        while sum(v for k, v in platform.busy().items() if k.startswith(f"platformctl_{name}")) != value:
-            await asyncio.sleep(0.02)
+    def now() -> float:
+        return sum(v for k, v in platform.busy().items() if k.startswith(f"platformctl_{name}"))
+
+    await until(lambda: now() == value)
 
 
 async def test_waiting_for_a_service_has_an_end(platform: Platform) -> None:

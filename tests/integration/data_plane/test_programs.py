@@ -164,7 +164,8 @@ async def test_httpx_keeps_its_connections_and_streams(platform: Platform) -> No
             answers = await asyncio.gather(*(client.get("/x") for _ in range(64)))
             assert {one.status_code for one in answers} == {200}
             async with client.stream("GET", "/x") as stream:
-                assert [line async for line in stream.aiter_lines() if line][0] == "data: 0 0"
+                lines = [line async for line in stream.aiter_lines() if line]
+                assert lines[0] == "data: 0 0"
     finally:
         server.should_exit = True
         thread.join(10)
@@ -206,7 +207,9 @@ async def test_h11_at_both_ends_agrees_on_every_event(platform: Platform) -> Non
 
     async with platform.backend("plain", script), await platform.connect("public") as peer:
         machine = h11.Connection(h11.CLIENT)
-        for n, (method, target) in enumerate([("POST", "chunk"), ("PUT", "fixed"), ("HEAD", "fixed"), ("POST", "chunk")]):
+        for n, (method, target) in enumerate(
+            [("POST", "chunk"), ("PUT", "fixed"), ("HEAD", "fixed"), ("POST", "chunk")]
+        ):
             body = b"b" * n * 1000
             fields = [("Host", "hub.test"), ("Authorization", f"Bearer {platform.token}")]
             chunked = n % 2 == 0
@@ -216,9 +219,11 @@ async def test_h11_at_both_ends_agrees_on_every_event(platform: Platform) -> Non
                 await peer.send(machine.send(h11.Data(data=body)))
             await peer.send(machine.send(h11.EndOfMessage(headers=[("x-sum", "s")] if chunked else [])))
             hint = await receive(peer, machine)
-            assert isinstance(hint, h11.InformationalResponse) and hint.status_code == 103
+            assert isinstance(hint, h11.InformationalResponse)
+            assert hint.status_code == 103
             response = await receive(peer, machine)
-            assert isinstance(response, h11.Response) and response.status_code == 200
+            assert isinstance(response, h11.Response)
+            assert response.status_code == 200
             got, end = await whole(peer, machine)
             assert got == (b"" if method == "HEAD" else body + (b"s" if chunked else b""))
             assert [tuple(one) for one in end.headers] == ([(b"x-end", b"yes")] if target == "chunk" else [])

@@ -71,13 +71,15 @@ async def test_a_websocket_that_the_server_closes_is_closed_cleanly(platform: Pl
         await socket.close(1011, "broken")
 
     url = f"ws://127.0.0.1:{platform.port()}/s/sat-1/plain/"
-    async with serve(handler, "127.0.0.1", platform.services.ports["plain"]):
-        async with connect(url, additional_headers={"Authorization": f"Bearer {platform.token}"}) as socket:
-            assert await socket.recv() == "bye"
-            with pytest.raises(websockets.ConnectionClosedError) as closed:
-                await socket.recv()
-            assert closed.value.rcvd is not None
-            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1011, "broken")
+    async with (
+        serve(handler, "127.0.0.1", platform.services.ports["plain"]),
+        connect(url, additional_headers={"Authorization": f"Bearer {platform.token}"}) as socket,
+    ):
+        assert await socket.recv() == "bye"
+        with pytest.raises(websockets.ConnectionClosedError) as closed:
+            await socket.recv()
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1011, "broken")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -85,7 +87,9 @@ async def test_any_protocol_can_be_upgraded_to(platform: Platform, method: str) 
     async def script(peer: Peer) -> None:
         head = await peer.head()
         assert (head.get("connection"), head.get("upgrade")) == ("Upgrade", "SPDY/3.1")
-        await peer.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-A: 1\r\n\r\nfirst")
+        await peer.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-A: 1\r\n\r\nfirst"
+        )
         await echo(peer)
 
     async with platform.backend("plain", script), await platform.connect() as peer:
@@ -183,18 +187,16 @@ async def test_either_side_of_a_tcp_connection_may_end_first(platform: Platform)
         assert await peer.rest() == b"client says all"
         await peer.send(b"server says more")
 
-    async with platform.backend("raw", backend_first) as backend:
-        async with await Peer.connect(port_of(platform, "raw")) as peer:
-            assert await peer.rest() == b"server says all"
-            await peer.send(b"client says more")
-            peer.half_close()
-            await backend.done()
-    async with platform.backend("raw", client_first) as backend:
-        async with await Peer.connect(port_of(platform, "raw")) as peer:
-            await peer.send(b"client says all")
-            peer.half_close()
-            assert await peer.rest() == b"server says more"
-            await backend.done()
+    async with platform.backend("raw", backend_first) as backend, await Peer.connect(port_of(platform, "raw")) as peer:
+        assert await peer.rest() == b"server says all"
+        await peer.send(b"client says more")
+        peer.half_close()
+        await backend.done()
+    async with platform.backend("raw", client_first) as backend, await Peer.connect(port_of(platform, "raw")) as peer:
+        await peer.send(b"client says all")
+        peer.half_close()
+        assert await peer.rest() == b"server says more"
+        await backend.done()
 
 
 @pytest.mark.parametrize("how", ["port", "connect"])
@@ -228,13 +230,12 @@ async def test_nothing_of_a_tcp_stream_is_lost_when_one_side_is_gone_early(platf
         await asyncio.sleep(0.3)
         got_there.append(len(await peer.rest()))
 
-    async with platform.backend("raw", slow_sink) as backend:
-        async with await Peer.connect(port_of(platform, "raw")) as peer:
-            for _ in range(size // len(block)):
-                await peer.send(block)
-            peer.half_close()
-            assert await peer.rest() == b""
-            await backend.done()
+    async with platform.backend("raw", slow_sink) as backend, await Peer.connect(port_of(platform, "raw")) as peer:
+        for _ in range(size // len(block)):
+            await peer.send(block)
+        peer.half_close()
+        assert await peer.rest() == b""
+        await backend.done()
     assert got_there == [size]
 
 
@@ -248,11 +249,10 @@ async def test_a_reset_on_one_side_is_seen_on_the_other(platform: Platform) -> N
         with pytest.raises(ConnectionResetError):
             await peer.rest()
 
-    async with platform.backend("raw", cut):
-        async with await Peer.connect(port_of(platform, "raw")) as peer:
-            await peer.send(b"x")
-            with pytest.raises(ConnectionResetError):
-                await peer.rest()
+    async with platform.backend("raw", cut), await Peer.connect(port_of(platform, "raw")) as peer:
+        await peer.send(b"x")
+        with pytest.raises(ConnectionResetError):
+            await peer.rest()
     async with platform.backend("raw", watch) as backend:
         peer = await Peer.connect(port_of(platform, "raw"))
         async with peer:
@@ -359,7 +359,8 @@ async def test_openssl_finds_the_service_by_its_name(platform: Platform) -> None
         process = await asyncio.create_subprocess_exec(
             *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         process.stdin.write(b"hello\n")
         async with asyncio.timeout(5):
             assert await process.stdout.readline() == b"hello\n"
@@ -369,7 +370,12 @@ async def test_openssl_finds_the_service_by_its_name(platform: Platform) -> None
 
 @pytest.mark.parametrize(
     "first",
-    [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"x" * 100, b"\x16\x03\x01\x00\x05\x02\x00\x00\x01\x00", b"\x80.\x01"],
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\xff\xff" + b"x" * 100,
+        b"\x16\x03\x01\x00\x05\x02\x00\x00\x01\x00",
+        b"\x80.\x01",
+    ],
 )
 async def test_what_is_no_tls_on_the_passthrough_port_is_cut(platform: Platform, first: bytes) -> None:
     async with await Peer.connect(sni_port(platform)) as peer:
@@ -389,12 +395,14 @@ async def test_a_client_hello_may_come_in_pieces(platform: Platform) -> None:
     with pytest.raises(ssl.SSLWantReadError):
         tls.do_handshake()
     hello = outgoing.read()
-    async with platform.backend("passthrough", echo, tls=served(platform)):
-        async with await Peer.connect(sni_port(platform)) as peer:
-            for at in range(0, len(hello), 50):
-                await peer.send(hello[at : at + 50])
-                await asyncio.sleep(0.002)
-            assert (await peer.some())[:1] == b"\x16"  # the backend's ServerHello
+    async with (
+        platform.backend("passthrough", echo, tls=served(platform)),
+        await Peer.connect(sni_port(platform)) as peer,
+    ):
+        for at in range(0, len(hello), 50):
+            await peer.send(hello[at : at + 50])
+            await asyncio.sleep(0.002)
+        assert (await peer.some())[:1] == b"\x16"  # the backend's ServerHello
 
 
 # ---- platformctl forward ---------------------------------------------------------------------------------------------
@@ -405,7 +413,14 @@ async def test_forward_opens_a_local_port(platform: Platform, secure: bool, tmp_
     where = ["--state", str(platform.state)]
     if secure:
         replica = platform.env["replicas"][0]["public_url"]
-        where = ["--hub", replica, "--ca-file", platform.env["ca_file"], "--token-file", platform.env["admin_token_file"]]
+        where = [
+            "--hub",
+            replica,
+            "--ca-file",
+            platform.env["ca_file"],
+            "--token-file",
+            platform.env["admin_token_file"],
+        ]
     environment = {"PYTHONPATH": str(ROOT), "PLATFORMCTL_CONFIG": str(tmp_path / "config.yaml"), **ENVIRONMENT}
     async with platform.backend("raw", echo):
         process = await asyncio.create_subprocess_exec(
@@ -415,7 +430,8 @@ async def test_forward_opens_a_local_port(platform: Platform, secure: bool, tmp_
             env=environment,
         )
         try:
-            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
             async with asyncio.timeout(10):
                 line = (await process.stdout.readline()).decode()
             assert "raw.sat-1" in line, (await process.stderr.read()).decode()

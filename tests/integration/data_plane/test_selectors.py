@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 
 from tests.integration.data_plane.conftest import Platform, running
-from tests.integration.data_plane.peers import Answer, Peer, ok, serving
+from tests.integration.data_plane.peers import Answer, Peer, ok, serving, until
 
 pytestmark = pytest.mark.integration
 
@@ -63,19 +63,24 @@ async def test_the_busier_satellite_gets_less(platform: Platform) -> None:
         await peer.request()
         await peer.closed()
 
-    async with platform.backend("fleet", stuck, ONE), platform.backend("fleet@2", TWO):
-        async with await platform.connect() as busy:
-            await busy.send(request(platform, "region=eu"))
-            await asyncio.sleep(0.1)
-            assert {answer.body for answer in await asked(platform, 20)} == {b"sat-2"}
+    async with (
+        platform.backend("fleet", stuck, ONE),
+        platform.backend("fleet@2", TWO),
+        await platform.connect() as busy,
+    ):
+        await busy.send(request(platform, "region=eu"))
+        await asyncio.sleep(0.1)
+        assert {answer.body for answer in await asked(platform, 20)} == {b"sat-2"}
 
 
 async def returned(platform: Platform) -> None:
     """No satellite is left out any more; the tests share the platform."""
     url = platform.env["metrics_urls"][0]
-    async with asyncio.timeout(25):
-        while any(v for k, v in platform.metrics(url).items() if k.startswith("platformctl_service_ejected{")):
-            await asyncio.sleep(0.2)
+
+    def ejected() -> bool:
+        return any(v for k, v in platform.metrics(url).items() if k.startswith("platformctl_service_ejected{"))
+
+    await until(lambda: not ejected(), 25)
 
 
 async def test_a_satellite_that_keeps_failing_is_left_out_and_comes_back(platform: Platform) -> None:
@@ -147,17 +152,21 @@ async def test_a_full_satellite_hands_over_to_one_with_room(platform: Platform) 
             await go.wait()
             await peer.send(ok())
 
-    async with platform.backend("crowd", slow), platform.backend("crowd@2", slow):
-        async with await platform.connect() as one, await platform.connect() as two:
-            await one.send(request(platform, service="crowd"))
-            await asyncio.sleep(0.1)
-            await two.send(request(platform, service="crowd"))
-            await asyncio.sleep(0.1)
-            full = await platform.ask(request(platform, service="crowd"))
-            assert (full.status, json.loads(full.body)["code"]) == (503, "overloaded")
-            assert full.head.get("retry-after")
-            go.set()
-            assert (await one.answer()).status == (await two.answer()).status == 200
+    async with (
+        platform.backend("crowd", slow),
+        platform.backend("crowd@2", slow),
+        await platform.connect() as one,
+        await platform.connect() as two,
+    ):
+        await one.send(request(platform, service="crowd"))
+        await asyncio.sleep(0.1)
+        await two.send(request(platform, service="crowd"))
+        await asyncio.sleep(0.1)
+        full = await platform.ask(request(platform, service="crowd"))
+        assert (full.status, json.loads(full.body)["code"]) == (503, "overloaded")
+        assert full.head.get("retry-after")
+        go.set()
+        assert (await one.answer()).status == (await two.answer()).status == 200
 
 
 @pytest.mark.slow
@@ -183,12 +192,16 @@ async def test_a_killed_satellite_costs_no_get_and_returns(tmp_path_factory: pyt
             assert {answer.body for answer in await asked(platform, 40)} == {b"sat-1"}
             gone = (await asked(platform, 1, "region=us"))[0]
             assert gone.status == 503
-            direct = request(platform).replace(b"/where", b"/s/sat-2/fleet/", 1).replace(b"Platform-Service: fleet\r\n", b"")
+            direct = (
+                request(platform).replace(b"/where", b"/s/sat-2/fleet/", 1).replace(b"Platform-Service: fleet\r\n", b"")
+            )
             answer = await platform.ask(direct)
             assert (answer.status, json.loads(answer.body)["code"]) == (503, "satellite-disconnected")
             assert answer.head.get("retry-after")
             stop.set()
             seen = sum((await asyncio.gather(*tasks)), Counter())
             assert {status for status, _ in seen} == {200}
-            await asyncio.to_thread(platform.run, "up", "--state", str(platform.state), "-f", str(platform.state.parent / "topology.yaml"))
+            await asyncio.to_thread(
+                platform.run, "up", "--state", str(platform.state), "-f", str(platform.state.parent / "topology.yaml")
+            )
             assert {answer.body for answer in await asked(platform, 40)} == {b"sat-1", b"sat-2"}

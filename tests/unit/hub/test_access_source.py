@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,8 +43,9 @@ class Seen:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> SQLiteStore:
-    return SQLiteStore(tmp_path / "hub.db")
+def store(tmp_path: Path) -> Iterator[SQLiteStore]:
+    with SQLiteStore(tmp_path / "hub.db") as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -66,9 +68,7 @@ def follow(source: AccessSource, store: SQLiteStore) -> bool:
 
 
 def record(name: str = "edge-1", **more: Any) -> SatelliteRecord:
-    return SatelliteRecord(
-        **{**dict(name=name, labels={}, state="active", fingerprint="", serials=("a1",), created=0.0), **more}
-    )
+    return replace(SatelliteRecord(name, {}, "active", "", ("a1",), 0.0), **more)
 
 
 def peer(name: str = "edge-1", serial: str = "a1", **more: Any) -> PeerIdentity:

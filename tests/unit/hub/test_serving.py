@@ -28,7 +28,8 @@ def config(folder: Path, address: str = "127.0.0.1:8443", extra: str = "") -> Hu
 
 def certificates(folder: Path, **more: str) -> ServingCertificates:
     settings = config(folder, **more)
-    return ServingCertificates(settings, load_ca(SQLiteStore(folder / "hub.db"), settings))
+    with SQLiteStore(folder / "hub.db") as store:
+        return ServingCertificates(settings, load_ca(store, settings))
 
 
 def names(path: Path) -> set[str]:
@@ -104,7 +105,7 @@ def test_certificates_of_the_user_are_left_alone(tmp_path: Path) -> None:
 
 def test_two_replicas_have_one_ca(tmp_path: Path) -> None:
     settings = config(tmp_path)
-    first = load_ca(SQLiteStore(tmp_path / "hub.db"), settings)
-    second = load_ca(SQLiteStore(tmp_path / "hub.db"), settings)
+    with SQLiteStore(tmp_path / "hub.db") as one, SQLiteStore(tmp_path / "hub.db") as two:
+        first, second = load_ca(one, settings), load_ca(two, settings)
     assert first.cert_pem == second.cert_pem
     assert secrets.compare_digest(pki.key_pem(first.key), pki.key_pem(second.key))

@@ -1,0 +1,41 @@
+"""What a command line asks for is what is measured, and the one command that fills the page fits into its time."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.bench.__main__ import parse, plans_of
+from tests.bench.plan import Plan
+from tests.bench.scenarios import SCENARIOS
+
+
+def test_without_options_every_scenario_runs_its_full_plan() -> None:
+    assert plans_of(parse([])) == {name: scenario.full for name, scenario in SCENARIOS.items()}
+
+
+def test_all_full_plans_together_take_at_most_twenty_minutes() -> None:
+    assert sum(scenario.estimate(scenario.full) for scenario in SCENARIOS.values()) <= 20 * 60
+
+
+def test_all_quick_plans_together_take_about_a_minute_and_a_half() -> None:
+    assert sum(scenario.estimate(scenario.quick) for scenario in SCENARIOS.values()) <= 120
+
+
+def test_options_change_the_plans_that_have_them() -> None:
+    plans = plans_of(parse(["http_cpu", "open_loop", "--seconds", "2", "--rates", "500", "--connections", "1,4"]))
+    assert plans["http_cpu"].connections == (1, 4)
+    assert plans["http_cpu"].rates == ()
+    assert plans["open_loop"].rates == (500,)
+    assert {plan.seconds for plan in plans.values()} == {2}
+
+
+@pytest.mark.parametrize("wrong", [["nothing"], ["--contenders", "direct,nobody"], ["--quick", "--check"]])
+def test_a_mistake_on_the_command_line_is_a_usage_error(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as failure:
+        parse(wrong)
+    assert failure.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_a_plan_goes_on_without_those_that_are_missing() -> None:
+    assert Plan(("direct", "frp-http")).without(frozenset({"frp-http"})).contenders == ("direct",)
