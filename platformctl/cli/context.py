@@ -18,7 +18,7 @@ app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_com
 _NAME = Annotated[str, typer.Argument(metavar="NAME", help="Name of the context.")]
 _FILE = typer.Option(metavar="FILE", exists=True, dir_okay=False, resolve_path=True)
 _COLUMNS = (
-    Column("CURRENT", lambda item: "*" if item["current"] else ""),
+    Column("CURRENT", lambda item: "*" if item["current"] else " "),
     Column("NAME", lambda item: item["name"]),
     Column("HUB", lambda item: item["hub"] or f"local platform in {item['state']}"),
     Column("TOKEN FILE", lambda item: item["token_file"], wide=True),

@@ -45,7 +45,7 @@ class NoExporter:
 
     async def export(self, satellite: str, services: Sequence[Export]) -> None:
         raise OutOfReach(
-            f"what {satellite} exports cannot be changed from here",
+            "what a satellite elsewhere exports cannot be changed from here",
             hint="Checks that need a backend there run where a local platform runs: verify --state DIR.",
         )
 

@@ -28,6 +28,7 @@ __all__ = [
     "paint",
     "plain",
     "rows",
+    "size",
     "table",
 ]
 
@@ -119,6 +120,18 @@ def instant(value: object) -> object:
         return f"{datetime.fromisoformat(str(value)).astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
     except ValueError:
         return value
+
+
+def size(count: object) -> object:
+    """A number of bytes for people: 999 B, 1.5 MB (10⁶ bytes). What is no number stays as it is."""
+    if not isinstance(count, int):
+        return count
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.1f} {unit}" if unit != "B" else f"{count} B"
 
 
 def console(file: TextIO | None = None) -> Console:

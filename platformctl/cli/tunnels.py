@@ -8,7 +8,7 @@ import typer
 
 from platformctl.cli.connection import Connection, connected
 from platformctl.cli.listing import Item, Kind, show
-from platformctl.cli.output import Column, Format, FormatOption, instant
+from platformctl.cli.output import Column, Format, FormatOption, instant, size
 from platformctl.cli.repeat import WatchOption
 
 __all__ = ["app"]
@@ -21,8 +21,8 @@ _COLUMNS = (
     Column("REPLICA", lambda item: item.get("replica")),
     Column("RTT(MS)", lambda item: item.get("rtt_ms")),
     Column("STREAMS", lambda item: item.get("streams")),
-    Column("RECEIVED", lambda item: item.get("bytes_received")),
-    Column("SENT", lambda item: item.get("bytes_sent")),
+    Column("RECEIVED", lambda item: size(item.get("bytes_received"))),
+    Column("SENT", lambda item: size(item.get("bytes_sent"))),
     Column("LANE", lambda item: item.get("lane"), wide=True),
     Column("DRAINING", lambda item: item.get("draining"), wide=True),
     Column("REMOTE", lambda item: item.get("remote"), wide=True),

@@ -114,12 +114,15 @@ def _started(pid: int) -> int | None:
 
 
 def last_lines(log: Path, count: int = 5) -> str:
-    """The end of a log, for an error message; "" when there is none."""
+    """The end of a log, for an error message; "" when there is none. What the program said of its own end is enough:
+    before it may stand what an earlier run wrote."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
-    return "\n".join(lines[-count:])
+    last = lines[-count:]
+    said = [number for number, line in enumerate(last) if line.startswith("platformctl: ")]
+    return "\n".join(last[said[-1] :] if said else last)
 
 
 @contextlib.contextmanager

@@ -66,17 +66,30 @@ class ServerView:
         found = []
         for satellite in self._server.registry.satellites():
             found += [self._service(endpoint) for endpoint in satellite.endpoints.values()]
+            # Withdrawn by the agent until their backend is well again: known by name alone.
+            found += [
+                ServiceView(
+                    satellite=satellite.name,
+                    name=name,
+                    kind="",
+                    state="unhealthy",
+                    host=self._host(satellite.name, name),
+                )
+                for name in satellite.unhealthy
+            ]
         return found
 
+    def _host(self, satellite: str, service: str) -> str:
+        return f"{service}.{satellite}.{self._server.config.domain}"
+
     def _service(self, endpoint: Endpoint) -> ServiceView:
-        name = f"{endpoint.service}.{endpoint.satellite}.{self._server.config.domain}"
         return ServiceView(
             satellite=endpoint.satellite,
             name=endpoint.service,
             kind=endpoint.spec.kind,  # type: ignore[arg-type]  # checked against KINDS when it was registered
             state="ejected" if endpoint.health.ejected(time.monotonic()) else "healthy",
             path=f"/s/{endpoint.satellite}/{endpoint.service}/" if endpoint.spec.kind != "tcp" else "",
-            host=name,
+            host=self._host(endpoint.satellite, endpoint.service),
             in_flight=endpoint.inflight,
             waiting=endpoint.gate.waiting,
             tunnels=len(endpoint.tunnels),

@@ -66,7 +66,9 @@ class Keeper:
 
     async def run(self) -> None:
         """Until cancelled. The tunnel that is up then is the caller's."""
-        wait = 0.0
+        # Everybody else who lost this hub turns to its configured address at the same moment.
+        stranded = bool(self._agent.replicas) and not self._agent.connected
+        wait = self._agent.jitter() * QUICK_CAP if stranded else 0.0
         while True:
             await self._pause(wait)
             self._rolled.clear()

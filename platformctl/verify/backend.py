@@ -18,7 +18,7 @@ from platformctl.verify.environment import Environment, Satellite
 from platformctl.verify.processes import trouble
 from platformctl.verify.samples import SampleServices
 
-__all__ = ["EchoBackend", "Export", "Exporter", "OutOfReach", "exported_names", "own"]
+__all__ = ["EchoBackend", "Export", "Exporter", "OutOfReach", "exported_backends", "own"]
 
 _OURS = re.compile(r"verify-(\d+)-(http|websocket|tcp)")
 _KINDS = ("http", "websocket", "tcp")
@@ -76,7 +76,7 @@ class EchoBackend:
         """Listen on loopback and export; a satellite that refuses is noted in `refusals`."""
         await self.services.start()
         for satellite in self._env.satellites:
-            leftovers = [name for name in exported_names(satellite) or () if _abandoned(name)]
+            leftovers = [name for name in exported_backends(satellite) or () if _abandoned(name)]
             try:
                 if leftovers:
                     await self._exporter.withdraw(satellite.name, leftovers)
@@ -102,8 +102,8 @@ class EchoBackend:
             yield Export(self.name(service), self.services.url(service), "tcp" if service == "tcp" else "http")
 
 
-def exported_names(satellite: Satellite) -> list[str] | None:
-    """The names in a satellite's exports file, in its order; None when there is no file that we can read."""
+def exported_backends(satellite: Satellite) -> dict[str, str] | None:
+    """Name -> `to` of each service in a satellite's exports file, in its order; None when we can't read the file."""
     if not satellite.exports:
         return None
     try:
@@ -111,7 +111,8 @@ def exported_names(satellite: Satellite) -> list[str] | None:
     except (OSError, yaml.YAMLError):
         return None
     services = (document or {}).get("services") if isinstance(document or {}, Mapping) else None
-    return [str(entry["name"]) for entry in services or () if isinstance(entry, Mapping) and "name" in entry]
+    entries = [entry for entry in services or () if isinstance(entry, Mapping) and "name" in entry]
+    return {str(entry["name"]): str(entry.get("to") or "") for entry in entries}
 
 
 def own(name: str) -> bool:

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from platformctl.errors import excerpt
@@ -152,10 +152,10 @@ class LiveProgress:
     def __init__(self, console: Console) -> None:
         self._bar = Bar(
             SpinnerColumn(),
-            TextColumn("verify"),
+            TextColumn("verify", table_column=Column(min_width=6)),
             BarColumn(24),
             MofNCompleteColumn(),
-            TextColumn("[dim]{task.description}"),
+            TextColumn("[dim]{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=console,
         )
         self._task = self._bar.add_task("exporting the echo backend", total=None)
@@ -175,7 +175,8 @@ class LiveProgress:
             self._live.stop()
 
     def __call__(self, progress: Progress) -> None:
-        running = ", ".join(progress.running[:3])
+        more = len(progress.running) - 1
+        running = "".join(progress.running[:1]) + (f" and {more} more" if more > 0 else "")
         # Names hold square brackets, which rich would read as markup.
         self._bar.update(
             self._task, completed=progress.done, total=progress.total, description=running.replace("[", r"\[")

@@ -9,20 +9,20 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from platformctl import speedups
-from tests.bench.contenders import CONTENDERS, missing, tools_of
+from tests.bench.contenders import CONTENDERS, tools_of
 from tests.bench.context import Bench
-from tests.bench.machine import conditions, describe
+from tests.bench.machine import describe
 from tests.bench.plan import Plan
 from tests.bench.processes import BenchError
 from tests.bench.report import bars_table, markdown, notes_list, scenario_table, write_section
 from tests.bench.results import Results
+from tests.bench.run import at_once, expected_seconds, in_turn, leave_out_missing
 from tests.bench.scenarios import SCENARIOS
-from tests.bench.tools import build, is_built
+from tests.bench.tools import build
 
 _COMPILE = Path(__file__).resolve().parents[2] / "tools" / "compile_speedups.py"
 
@@ -61,7 +61,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def plans_of(parsed: argparse.Namespace) -> dict[str, Plan]:
-    """Scenario name -> its plan. A quick one does without contenders that are not built, and says so."""
+    """Scenario name -> its plan, with what the command line asks for."""
     wishes = {name: getattr(parsed, name) for name in ("contenders", "seconds", "rounds", "satellites")}
     wanted = parsed.scenarios or SCENARIOS
     plans = {}
@@ -71,18 +71,7 @@ def plans_of(parsed: argparse.Namespace) -> dict[str, Plan]:
         # Connections and rates only where there are some: the others' load is part of what they are.
         several = {key: getattr(parsed, key) for key in ("connections", "rates") if getattr(plan, key)}
         plans[name] = plan.changed(wishes | several)
-    if parsed.quick:
-        plans = leave_out_missing(plans)
     return plans
-
-
-def leave_out_missing(plans: Mapping[str, Plan]) -> dict[str, Plan]:
-    absent = missing({name for plan in plans.values() for name in plan.contenders})
-    if absent:
-        _say(f"*** NOT COMPARED with {', '.join(sorted(absent))}: not built; tools/build-peers.sh builds them ***")
-    if not is_built("vegeta"):
-        _say("*** vegeta IS NOT BUILT: a slow generator stands in for it; tools/build-peers.sh builds it ***")
-    return {name: plan.without(absent) for name, plan in plans.items()}
 
 
 def prepare(plans: Mapping[str, Plan]) -> None:
@@ -94,21 +83,18 @@ def prepare(plans: Mapping[str, Plan]) -> None:
     speedups.state.cache_clear()
 
 
-async def measure(plans: Mapping[str, Plan], folder: Path, *, exact: bool) -> Results:
-    """Run the scenarios; SIGTERM ends the run as Ctrl-C does, with every process ended."""
+async def measure(plans: Mapping[str, Plan], folder: Path, *, exact: bool) -> tuple[Results, dict[str, str]]:
+    """Run the scenarios: their rows, and which of them failed. SIGTERM ends the run as Ctrl-C does, with every process
+    ended.
+    """
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     async with Bench.running(folder, exact=exact) as bench:
-        for name, plan in plans.items():
-            started = time.monotonic()
-            before = await conditions(1.0 if exact else 0.2)
-            bench.results.note(name, before)
-            expected = SCENARIOS[name].estimate(plan)
-            _say(f"--- {name}: about {expected:.0f} s; {before}")
-            await SCENARIOS[name].measure(bench, plan)
-            _say(f"--- {name}: took {time.monotonic() - started:.0f} s")
-        return bench.results
+        if exact:
+            return bench.results, await in_turn(bench, plans)
+        await at_once(bench, plans)
+        return bench.results, {}
 
 
 def publish(parsed: argparse.Namespace, results: Results, machine: dict[str, object]) -> bool:
@@ -135,17 +121,21 @@ def main() -> int:
     parsed = parse(sys.argv[1:])
     try:
         plans = plans_of(parsed)
-        if not parsed.quick:
+        if parsed.quick:
+            plans, warnings = leave_out_missing(plans)
+            for warning in warnings:
+                _say(warning)
+        else:
             prepare(plans)
         machine = describe()
-        expected = sum(SCENARIOS[name].estimate(plan) for name, plan in plans.items())
-        _say(f"{len(plans)} scenarios, about {expected / 60:.0f} min ({expected:.0f} s); {machine['hot_path']}")
+        expected = expected_seconds(plans, exact=not parsed.quick)
+        _say(f"scenarios: {', '.join(plans)}: about {expected / 60:.1f} min; hot path {machine['hot_path']}")
         if parsed.keep:
             parsed.keep.mkdir(parents=True, exist_ok=True)
-            results = asyncio.run(measure(plans, parsed.keep.resolve(), exact=not parsed.quick))
+            results, failures = asyncio.run(measure(plans, parsed.keep.resolve(), exact=not parsed.quick))
         else:
             with tempfile.TemporaryDirectory(prefix="platformctl-bench-") as folder:
-                results = asyncio.run(measure(plans, Path(folder), exact=not parsed.quick))
+                results, failures = asyncio.run(measure(plans, Path(folder), exact=not parsed.quick))
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("stopped; every process was ended", file=sys.stderr)
         return 130
@@ -153,7 +143,9 @@ def main() -> int:
         print(f"bench: {e}", file=sys.stderr)
         return 1
     fine = publish(parsed, results, machine)
-    return 1 if parsed.check and not fine else 0
+    for name, reason in failures.items():
+        _say(f"*** {name} FAILED: {reason} ***")
+    return 1 if failures or (parsed.check and not fine) else 0
 
 
 def _say(line: str) -> None:

@@ -41,8 +41,8 @@ http {{
 
 @dataclass(frozen=True)
 class Backend:
-    """Ports on loopback. `web`: GET /small and below (200 B), GET /blob (the file `blob`, 1 GiB unless a quick run wants
-    less). `sink`: PUT anything.
+    """Ports on loopback. `web`: GET /small and below (200 B), GET /blob (the file `blob`, 1 GiB, less in a quick run).
+    `sink`: PUT anything.
     """
 
     web: int

@@ -132,18 +132,15 @@ class Fleet:
     folder: Path
     pids: list[int] = field(default_factory=list)
 
-    @classmethod
-    async def start(cls, processes: Processes, platform: LocalPlatform, folder: Path, count: int, backend: int) -> Fleet:
-        folder.mkdir(parents=True)
-        await asyncio.to_thread(enrol, platform.state / "hub", folder, count)
-        fleet = cls(folder)
+    async def start(self, processes: Processes, platform: LocalPlatform, count: int, backend: int) -> None:
+        """Enrol `count` satellites with the platform and start their agents; they connect one after the other."""
+        self.folder.mkdir(parents=True)
+        await asyncio.to_thread(enrol, platform.state / "hub", self.folder, count)
         for first in range(0, count, PER_PROCESS):
             numbers = (first, min(PER_PROCESS, count - first))
-            arguments = [folder, *numbers, platform.env["tunnel_url"], backend, _STARTS_PER_SECOND]
+            arguments = [self.folder, *numbers, platform.env["tunnel_url"], backend, _STARTS_PER_SECOND]
             command = [sys.executable, "-m", "tests.bench.fleet", *map(str, arguments)]
-            # Only the agent is used here, and its hot path is not what is measured.
-            fleet.pids.append((await processes.start(f"fleet-{first}", command, env=platform.environ)).pid)
-        return fleet
+            self.pids.append((await processes.start(f"fleet-{first}", command)).pid)
 
     def events(self, since: float = 0.0) -> list[Event]:
         return sorted(_events(self.folder, since), key=lambda event: event.at)

@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class LocalPlatform:
     def target(
         self, service: str, header_file: Path, *, satellite: str = "sat-1", replica: int | None = None
     ) -> Target:
-        """The service by path, on the plain HTTP listener: the peers' front is plain HTTP too. By any replica, or one."""
+        """The service by path, on plain HTTP, as the peers' front is; through any replica, or a certain one."""
         token = Path(self.env["admin_token_file"]).read_text().strip()
         base = self.env["http_url"] if replica is None else self.env["replicas"][replica]["http_url"]
         url = f"{base.rstrip('/')}/s/{satellite}/{service}"
@@ -113,6 +114,18 @@ async def up(
     processes.at_end(platform.down)
     await platform.restore()
     return platform
+
+
+@asynccontextmanager
+async def own_platform(
+    processes: Processes, folder: Path, *, satellites: int = 1, replicas: int = 1, inside: Sequence[str] = ()
+) -> AsyncIterator[LocalPlatform]:
+    """A platform for one scenario, which is gone at its end: what comes next has the machine to itself."""
+    platform = await up(processes, folder, satellites=satellites, replicas=replicas, inside=inside)
+    try:
+        yield platform
+    finally:
+        await platform.down()
 
 
 async def start_platform(processes: Processes, backend: Backend, folder: Path) -> Contender:

@@ -66,7 +66,7 @@ METRICS: Mapping[str, Metric] = {
     "all_back_s": Metric("all back after s", 1),
     "tunnels": Metric("tunnels", 0),
     "peak_dials": Metric("most dials in one s", 0),
-    "moment_dials": Metric("in 0.1 s", 0),
+    "moment_dials": Metric("in half a second", 0),
     "peak_ups": Metric("most tunnels up in one s", 0),
     "cpu_s": Metric("hub CPU s until all were back", 1),
     "idle_percent": Metric("hub CPU % when idle", 1),

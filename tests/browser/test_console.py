@@ -13,7 +13,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from platformctl.access.tokens import ENTROPY_BYTES, mint_join_token
 from platformctl.hub.api import SatelliteView, ServiceView, TunnelView
 
-pytestmark = pytest.mark.browser
+pytestmark = pytest.mark.integration
 
 Until = Callable[[Callable[[Chrome], object]], object]
 ADMIN_TOKEN = "ct-admin.secret"

@@ -51,11 +51,13 @@ class SatelliteView:
 
 @dataclass(frozen=True, slots=True)
 class ServiceView:
-    """`path` and `host` are where the hub serves it; `in_flight` and `waiting` count the requests of this replica."""
+    """`path` and `host` are where the hub serves it; `in_flight` and `waiting` count the requests of this replica.
+    `kind` is "" while the service is unhealthy: the hub then knows its name alone.
+    """
 
     satellite: str
     name: str
-    kind: Literal["http", "tcp", "mcp", "kube"]
+    kind: Literal["http", "tcp", "mcp", "kube", ""]
     state: ServiceState
     path: str = ""
     host: str = ""

@@ -36,7 +36,7 @@ export const TABLES = {
     columns: [
       { title: "Service", name: true, cell: (s) => s.name, by: (s) => s.name },
       { title: "Satellite", cell: (s) => s.satellite, by: (s) => s.satellite },
-      { title: "Kind", cell: (s) => s.kind, by: (s) => s.kind },
+      { title: "Kind", cell: (s) => s.kind || "–", by: (s) => s.kind },
       { title: "State", cell: (s) => state(s.state), by: (s) => s.state },
       { title: "Path", cell: (s) => (s.path ? mono(s.path) : "–"), by: (s) => s.path },
       { title: "In flight", num: true, cell: (s) => (s.waiting ? `${s.in_flight} + ${s.waiting} waiting` : `${s.in_flight}`), by: (s) => s.in_flight },

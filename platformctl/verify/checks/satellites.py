@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from urllib.parse import urlsplit
 
 import httpx
 
-from platformctl.verify.backend import exported_names, own
+from platformctl.verify.backend import exported_backends, own
 from platformctl.verify.context import LIVE_WITHIN, Context
 from platformctl.verify.model import Check, CheckFailed, CheckSkipped
 from platformctl.verify.network_errors import reason
@@ -75,26 +76,38 @@ async def connected(ctx: Context) -> str:
 
 
 async def registry(ctx: Context) -> str:
-    names = exported_names(ctx.satellite)
-    if names is None:
+    backends = exported_backends(ctx.satellite)
+    if backends is None:
         raise CheckSkipped("the satellite's exports file is not on this machine")
-    exported = {name for name in names if not own(name)}
+    exported = {name for name in backends if not own(name)}
     services = {name: item for name, item in (await ctx.registered()).items() if not own(name)}
     missing, extra = sorted(exported - services.keys()), sorted(services.keys() - exported)
     if missing:
         hint = f"{ctx.satellite.exports} names {_list(missing)}, the registry does not: the agent's log says why."
-        raise CheckFailed(f"not registered: {_list(missing)}", hint)
+        raise CheckFailed(f"not registered: {_list(missing)}", await _silent(ctx, backends, missing) or hint)
     if extra:
         raise CheckFailed(f"registered, and not exported: {_list(extra)}")
-    _all_healthy(services)
+    ill = sorted(name for name, item in services.items() if item["state"] != "healthy")
+    if ill:
+        hint = "The agent's health check of the backend fails: check that it answers where the exports file says."
+        detail = _list([f"{name} is {services[name]['state']}" for name in ill])
+        raise CheckFailed(detail, await _silent(ctx, backends, ill) or hint)
     return f"{len(exported)} exported, {len(services)} registered"
 
 
-def _all_healthy(services: dict[str, dict[str, Any]]) -> None:
-    ill = [f"{name} is {item['state']}" for name, item in sorted(services.items()) if item["state"] != "healthy"]
-    if ill:
-        hint = "The agent's health check of the backend fails: check that it listens where the exports file says."
-        raise CheckFailed(_list(ill), hint)
+async def _silent(ctx: Context, backends: dict[str, str], names: list[str]) -> str:
+    """Which of the backends accept no connection, as a sentence. The satellites of a local platform see what we see."""
+    found = []
+    for name in names[:5] if ctx.env.state else ():
+        at = urlsplit(backends[name])
+        try:
+            async with asyncio.timeout(1.0):
+                port = at.port or {"http": 80, "https": 443}.get(at.scheme, 0)
+                _, writer = await asyncio.open_connection(at.hostname, port)
+            writer.close()
+        except (OSError, ValueError) as error:
+            found.append(f"The backend of {name}, {at.netloc}, accepts no connection ({reason(error)})")
+    return "; ".join(found) + ": start it, or correct the exports file." if found else ""
 
 
 def _list(names: list[str]) -> str:

@@ -7,7 +7,7 @@ import signal
 import time
 
 from tests.bench.context import Bench
-from tests.bench.local_platform import LocalPlatform, up
+from tests.bench.local_platform import LocalPlatform, own_platform
 from tests.bench.plan import Plan
 from tests.bench.processes import BenchError, signal_pid
 from tests.bench.procfs import command_of
@@ -21,18 +21,17 @@ _HONEST = {502, 503}
 
 
 async def measure(bench: Bench, plan: Plan) -> None:
-    platform = await up(bench.processes, bench.folder, satellites=1, replicas=1)
-    await platform.export("web", f"http://127.0.0.1:{bench.backend.web}")
-    target = platform.target("web", bench.folder / "killed.headers")
-    await bench.wait_answering(target)
-    timeline = Timeline(target, "/small", _RATE)
-    sender = asyncio.create_task(timeline.run())
-    try:
-        for round_ in range(1, plan.rounds + 1):
-            bench.add(NAME, "SIGKILL", "platformctl", round_, await _one(bench, platform, timeline))
-    finally:
-        sender.cancel()
-    await platform.down()
+    async with own_platform(bench.processes, bench.folder, satellites=1, replicas=1) as platform:
+        await platform.export("web", f"http://127.0.0.1:{bench.backend.web}")
+        target = platform.target("web", bench.folder / "killed.headers")
+        await bench.wait_answering(target)
+        timeline = Timeline(target, "/small", _RATE)
+        sender = asyncio.create_task(timeline.run())
+        try:
+            for round_ in range(1, plan.rounds + 1):
+                bench.add(NAME, "SIGKILL", "platformctl", round_, await _one(bench, platform, timeline))
+        finally:
+            sender.cancel()
 
 
 async def _one(bench: Bench, platform: LocalPlatform, timeline: Timeline) -> dict[str, float]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from tests.bench.backend import start_backend
 from tests.bench.context import MIB, Bench
-from tests.bench.local_platform import LocalPlatform, up, wait_until
+from tests.bench.local_platform import LocalPlatform, own_platform, wait_until
 from tests.bench.plan import Plan
 from tests.bench.processes import BenchError, signal_pid
 from tests.bench.procfs import alive, command_of
@@ -45,16 +45,15 @@ async def measure(bench: Bench, plan: Plan) -> None:
         bench.results.note(NAME, f"left out: {reason}")
         return
     with Lab("hub", "sat-1") as lab:
-        platform = await up(bench.processes, bench.folder, inside=lab["hub"].argv([]))
-        scene = _Scene(lab, await _spread(bench, platform, lab))
-        sender = asyncio.create_task(scene.timeline.run())
-        try:
-            for round_ in range(1, plan.rounds + 1):
-                for cut in list(_CUTS)[: plan.cuts]:
-                    bench.add(NAME, cut, "platformctl", round_, await _one(scene, cut))
-        finally:
-            sender.cancel()
-        await platform.down()
+        async with own_platform(bench.processes, bench.folder, inside=lab["hub"].argv([])) as platform:
+            scene = _Scene(lab, await _spread(bench, platform, lab))
+            sender = asyncio.create_task(scene.timeline.run())
+            try:
+                for round_ in range(1, plan.rounds + 1):
+                    for cut in list(_CUTS)[: plan.cuts]:
+                        bench.add(NAME, cut, "platformctl", round_, await _one(scene, cut))
+            finally:
+                sender.cancel()
 
 
 async def _spread(bench: Bench, platform: LocalPlatform, lab: Lab) -> Timeline:

@@ -38,9 +38,7 @@ async def _one(
     bench: Bench, contender: Contender, connections: int, seconds: int, *, varied: bool = False
 ) -> dict[str, float]:
     before = Usage.of(contender)
-    load = await wrk(
-        bench.processes, contender.web, "/small", connections=connections, seconds=seconds, varied=varied
-    )
+    load = await wrk(bench.processes, contender.web, "/small", connections=connections, seconds=seconds, varied=varied)
     return load.metrics() | Usage.of(contender).per(load.requests, before) | rss_metrics(contender)
 
 

@@ -17,9 +17,7 @@ async def measure(bench: Bench, plan: Plan) -> None:
         for round_ in range(1, plan.rounds + 1):
             for contender in contenders:
                 before = Usage.of(contender)
-                load = await bench.open_loop(
-                    contender.web, "/small", rate=rate, seconds=plan.seconds, ramp=plan.ramp
-                )
+                load = await bench.open_loop(contender.web, "/small", rate=rate, seconds=plan.seconds, ramp=plan.ramp)
                 # CPU is that of the ramp too, so it is divided by all requests.
                 sent = load.requests * (plan.seconds + plan.ramp) / plan.seconds
                 metrics = load.metrics() | Usage.of(contender).per(sent, before) | rss_metrics(contender)

@@ -7,7 +7,7 @@ import signal
 
 from tests.bench.context import Bench
 from tests.bench.latency import LoadResult
-from tests.bench.local_platform import LocalPlatform, up, wait_until
+from tests.bench.local_platform import LocalPlatform, own_platform, wait_until
 from tests.bench.plan import Plan
 from tests.bench.processes import BenchError, signal_pid
 from tests.bench.procfs import alive
@@ -19,23 +19,22 @@ _SETTING = "2 replicas"
 
 
 async def measure(bench: Bench, plan: Plan) -> None:
-    platform = await up(bench.processes, bench.folder, satellites=1, replicas=2)
-    await platform.export("web", f"http://127.0.0.1:{bench.backend.web}")
-    target = platform.target("web", bench.folder / "rolling.headers")
-    await bench.wait_answering(target)
-    (rate,) = plan.rates
-    for round_ in range(1, plan.rounds + 1):
-        sending = bench.open_loop(target, "/small", rate=rate, seconds=plan.seconds, name=NAME)
-        load = asyncio.create_task(sending)
-        try:
-            await asyncio.sleep(2)
-            await _restart_each(platform)
-            if load.done():
-                raise BenchError(f"the restarts took longer than the load of {plan.seconds} s")
-            bench.add(NAME, _SETTING, "platformctl", round_, _metrics(await load))
-        finally:
-            load.cancel()
-    await platform.down()
+    async with own_platform(bench.processes, bench.folder, satellites=1, replicas=2) as platform:
+        await platform.export("web", f"http://127.0.0.1:{bench.backend.web}")
+        target = platform.target("web", bench.folder / "rolling.headers")
+        await bench.wait_answering(target)
+        (rate,) = plan.rates
+        for round_ in range(1, plan.rounds + 1):
+            sending = bench.open_loop(target, "/small", rate=rate, seconds=plan.seconds, name=NAME)
+            load = asyncio.create_task(sending)
+            try:
+                await asyncio.sleep(2)
+                await _restart_each(platform)
+                if load.done():
+                    raise BenchError(f"the restarts took longer than the load of {plan.seconds} s")
+                bench.add(NAME, _SETTING, "platformctl", round_, _metrics(await load))
+            finally:
+                load.cancel()
 
 
 async def _restart_each(platform: LocalPlatform) -> None:

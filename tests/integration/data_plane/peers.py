@@ -53,6 +53,19 @@ class Answer:
         return self.head.status
 
 
+async def ended(writer: asyncio.StreamWriter) -> None:
+    """Close a connection and see it closed: a transport that outlives its loop is a warning in some other test."""
+    writer.close()
+    with suppress(OSError):
+        try:
+            async with asyncio.timeout(2):
+                await writer.wait_closed()
+        except TimeoutError:
+            writer.transport.abort()  # what the other end never read held it open
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
 class Peer:
     """One end of a connection; every wait is bounded."""
 
@@ -82,10 +95,7 @@ class Peer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.writer.close()
-        with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(2):
-                await self.writer.wait_closed()
+        await ended(self.writer)
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
@@ -240,10 +250,8 @@ class Backend:
         except (Exception, AssertionError) as e:
             self._failures.append(e)
         finally:
+            await ended(writer)
             self._tasks.discard(task)
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
 
 
 def ok(body: bytes = b"ok", *fields: str, status: str = "200 OK") -> bytes:

@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from tests.integration.data_plane.conftest import Platform
-from tests.integration.data_plane.peers import Peer, ok, serving
+from tests.integration.data_plane.peers import Peer, ended, ok, serving
 
 pytestmark = pytest.mark.integration
 
@@ -154,6 +154,7 @@ async def test_readers_that_stand_still_cost_bounded_memory_and_hold_nobody_up(p
         grown = {name: (now - before[name]) // MIB for name, now in platform.rss().items()}
         for peer in stalled:
             peer.cut()
+            await ended(peer.writer)
     assert max(grown.values()) < 64, grown
     assert times[-3] < 0.25
 
@@ -190,6 +191,7 @@ async def test_a_backend_that_does_not_read_costs_bounded_memory_and_stops_the_c
             task.cancel()
         for peer in senders:
             peer.cut()
+            await ended(peer.writer)
     assert max(at) < 64 * MIB
     assert max(grown.values()) < 64, grown
     assert times[-3] < 0.25

@@ -307,18 +307,17 @@ async def test_a_client_that_leaves_is_seen_by_the_backend(platform: Platform) -
         for leave in ("close", "reset", "half-close"):
             began.clear()
             ended.clear()
-            peer = await platform.connect()
-            await peer.send(platform.head("GET", "/"))
-            await began.wait()
-            if leave == "reset":
-                peer.cut()
-            elif leave == "close":
-                peer.writer.close()
-            else:
-                peer.half_close()
-            async with asyncio.timeout(2):
-                await ended.wait()
-            peer.writer.close()
+            async with await platform.connect() as peer:
+                await peer.send(platform.head("GET", "/"))
+                await began.wait()
+                if leave == "reset":
+                    peer.cut()
+                elif leave == "close":
+                    peer.writer.close()
+                else:
+                    peer.half_close()
+                async with asyncio.timeout(2):
+                    await ended.wait()
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_body_is_seen_by_the_backend(platform: Platform) -> None:

@@ -144,7 +144,12 @@ async def test_httpx_keeps_its_connections_and_streams(platform: Platform) -> No
     config = uvicorn.Config(app, "127.0.0.1", platform.services.ports["plain"], log_level="error", lifespan="off")
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+
+    async def serve() -> None:
+        await server.serve()
+        await asyncio.sleep(0.1)  # its transports close a turn of the loop later
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
         listening(platform.services.ports["plain"])

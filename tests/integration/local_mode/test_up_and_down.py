@@ -104,9 +104,72 @@ def test_an_export_is_live_within_two_seconds_and_gone_when_removed(platform: Pl
 
 def test_an_export_of_a_dead_backend_is_told_and_kept(platform: Platform) -> None:
     args = ("export", "add", "dead", "--satellite", "sat-2", "--to", "http://127.0.0.1:1")
-    assert "Is the backend up?" in platform.run(*args, "--timeout", "1", code=7)
+    assert "Nothing listens at 127.0.0.1:1." in platform.run(*args, "--timeout", "1", code=7)
     assert "dead.sat-2" in platform.run("export", "list", "-o", "name")
     platform.run("export", "remove", "dead", "--satellite", "sat-2", "--no-wait")
+
+
+def test_a_broken_exports_file_changes_nothing_and_is_told_where_people_look(platform: Platform, backend: str) -> None:
+    platform.run("export", "add", "web", "--satellite", "sat-1", "--to", backend)
+    exports = Path(platform.env["satellites"]["sat-1"]["exports"])
+    good = exports.read_text()
+    exports.write_text("services:\n- {name: web, to: nonsense}\n")
+    try:
+        for _ in range(40):
+            if problems := json.loads(platform.run("status", "-o", "json"))["problems"]:
+                break
+        assert [each["name"] for each in problems] == ["sat-1"]
+        assert f"exports: {exports}:2: services[0].to: 'nonsense'" in problems[0]["detail"]
+        assert f"! sat-1: exports: {exports}:2" in platform.run("status")
+        assert "service/web.sat-1" in platform.run("services", "-o", "name")
+        report = json.loads(
+            platform.run("verify", "-o", "json", "--skip", "latency", code=1).partition("\n}\n")[0] + "}"
+        )
+        failed = [each for each in report["checks"] if each["status"] == "failed"]
+        assert [each["name"] for each in failed] == ["agent-ready[sat-1]"]
+        assert "what it said when it was last good stays exported" in failed[0]["hint"]
+    finally:
+        exports.write_text(good)
+    platform.run("export", "remove", "web", "--satellite", "sat-1")
+
+
+def test_a_backend_that_dies_is_unhealthy_and_verify_names_the_cause(platform: Platform) -> None:
+    exports = Path(platform.env["satellites"]["sat-2"]["exports"])
+    health = {"type": "tcp", "interval": "100ms", "unhealthy_threshold": 1, "healthy_threshold": 1}
+    with socket.create_server(("127.0.0.1", 0)) as backend:
+        port = backend.getsockname()[1]
+        entry = {"name": "frail", "to": f"tcp://127.0.0.1:{port}", "health": health}
+        exports.write_text(yaml.safe_dump({"services": [entry]}))
+        platform.run("services", "frail.sat-2", "--wait", "--timeout", "10")
+    for _ in range(40):
+        listed = json.loads(platform.run("services", "frail.sat-2", "-o", "json"))["items"]
+        if listed[0]["state"] == "unhealthy":
+            break
+    assert [each["state"] for each in listed] == ["unhealthy"]
+    report = json.loads(platform.run("verify", "-o", "json", "--test", "registry", code=1))
+    failed = {each["name"]: each for each in report["checks"] if each["status"] == "failed"}
+    assert list(failed) == ["registry[sat-2 via hub-1]", "registry[sat-2 via hub-2]"]
+    for each in failed.values():
+        assert each["detail"] == "frail is unhealthy"
+        cause = f"The backend of frail, 127.0.0.1:{port}, accepts no connection (Connection refused)"
+        assert each["hint"].startswith(f"{cause}: start it, or correct the exports file.")
+    platform.run("export", "remove", "frail", "--satellite", "sat-2")
+    assert platform.run("services", "--satellite", "sat-2", "-o", "name") == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_verify_withdraws_what_it_exported(platform: Platform, number: signal.Signals) -> None:
+    exports = Path(platform.env["satellites"]["sat-2"]["exports"])
+    with platform.spawn("verify") as verify:
+        while f"verify-{verify.pid}-tcp" not in exports.read_text():
+            assert verify.poll() is None
+            time.sleep(0.005)
+        verify.send_signal(number)
+        _, err = verify.communicate(timeout=20)
+    assert verify.returncode == 130, err
+    assert "Warning" not in err
+    for satellite in ("sat-1", "sat-2"):
+        assert "verify-" not in Path(platform.env["satellites"][satellite]["exports"]).read_text()
 
 
 def test_what_an_export_cannot_be_is_refused(platform: Platform, backend: str) -> None:
@@ -203,6 +266,10 @@ def test_a_topology_file_gives_names_labels_and_exports(empty: Platform, backend
     empty.run("up", *state, "--satellites", "0", "--replicas", "2", "--no-context")
     assert list(empty.running()) == ["hub-1", "hub-2"]
     assert empty.env["pids"]["hub"][0] == before[0]
+    # Without counts or a file, it is what it was.
+    empty.run("down", *state)
+    empty.run("up", *state, "--no-context")
+    assert list(empty.running()) == ["hub-1", "hub-2"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -213,9 +280,11 @@ def test_an_interrupted_up_leaves_nothing_running(empty: Platform, number: signa
         for line in up.stderr:
             if moment in line:
                 break
+        began = time.monotonic()
         up.send_signal(number)
         up.communicate(timeout=30)
     assert up.returncode == 130
+    assert time.monotonic() - began < 8, "a process had to be killed after its grace"
     assert mentioning(empty.state / "config") == []
     assert not (empty.state / "env.json").exists()
 

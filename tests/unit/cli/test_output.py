@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 
-from platformctl.cli.output import Column, Format, coloured, console, few, instant, paint, plain, rows, table
+from platformctl.cli.output import Column, Format, coloured, console, few, instant, paint, plain, rows, size, table
 
 COLUMNS = (
     Column("NAME", lambda item: item["name"]),
@@ -110,3 +110,8 @@ def test_rich_text_in_a_pipe_is_not_wrapped_at_eighty_columns(monkeypatch: pytes
     monkeypatch.setenv("COLUMNS", "40")
     console(file := io.StringIO()).print("word " * 20)
     assert file.getvalue().count("\n") > 1
+
+
+def test_bytes_are_shown_in_the_unit_that_fits() -> None:
+    shown = [size(count) for count in (0, 999, 1000, 1_746_208, 5 * 10**12, 10**16, None)]
+    assert shown == ["0 B", "999 B", "1.0 kB", "1.7 MB", "5.0 TB", "10000.0 TB", None]

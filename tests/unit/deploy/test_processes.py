@@ -121,3 +121,12 @@ def test_a_signal_waits_until_the_record_is_written() -> None:
         assert seen == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, former)
+
+
+def test_the_last_words_of_a_process_are_not_those_of_its_earlier_run(tmp_path: Path) -> None:
+    log = tmp_path / "hub-1.log"
+    assert last_lines(log) == ""
+    log.write_text("".join(f"{n}\n" for n in range(9)))
+    assert last_lines(log) == "4\n5\n6\n7\n8"
+    log.write_text("earlier\nplatformctl: the port is taken\n  hint: choose another\n")
+    assert last_lines(log) == "platformctl: the port is taken\n  hint: choose another"
