@@ -19,6 +19,8 @@ from platformctl.net.tls_reload import ReloadingContext
 
 log = logging.getLogger("platformctl.hub.listeners")
 
+# An idle client that does not answer close_notify must not hold a draining replica (asyncio waits 30 s).
+SHUTDOWN_SECONDS: Final = 2.0
 BACKLOG: Final = 4096  # as net.core.somaxconn is by default; a full queue costs a client a second
 
 # An asyncio.Protocol by its methods: the compiled ones cannot inherit from a class of the interpreter.
@@ -68,6 +70,7 @@ class FrontListeners:
                 host,
                 port,
                 ssl=context.context if context is not None else None,
+                ssl_shutdown_timeout=SHUTDOWN_SECONDS if context is not None else None,
                 reuse_port=self._reuse_port,
                 backlog=BACKLOG,
             )

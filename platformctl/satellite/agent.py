@@ -23,7 +23,7 @@ from platformctl.errors import ConfigError
 from platformctl.net.filewatch import fingerprint
 from platformctl.net.tasks import spawn
 from platformctl.net.tls import IDENTITY_CA, IDENTITY_CERT, IDENTITY_KEY, tunnel_client_context
-from platformctl.satellite.keeper import Keeper
+from platformctl.satellite.keeper import QUICK_CAP, Keeper
 from platformctl.satellite.tunnel import AgentTunnel
 from platformctl.wire import frames
 
@@ -167,9 +167,12 @@ class Agent:
 
     def _reconcile(self) -> None:
         wanted = self._wanted()
+        # All who lost their hub turn to its configured address at the same moment: not in a herd.
+        stranded = bool(self.replicas) and not self.connected
         for key in wanted - self._keepers.keys():
             keeper = Keeper(self, *key)
-            self._keepers[key] = keeper, spawn(keeper.run(), f"tunnel:{key[0]}#{key[1]}")
+            wait = self.jitter() * QUICK_CAP if stranded else 0.0
+            self._keepers[key] = keeper, spawn(keeper.run(wait), f"tunnel:{key[0]}#{key[1]}")
         # An unwanted tunnel goes only when its replica is served by another one: make before break.
         served = {(t.hub, t.lane) for t in self.tunnels if t.ready and (t.url, t.lane) in wanted}
         for key in self._keepers.keys() - wanted:

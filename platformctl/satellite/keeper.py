@@ -64,11 +64,8 @@ class Keeper:
         if self.tunnel is not None:
             self.tunnel.replace.set()
 
-    async def run(self) -> None:
-        """Until cancelled. The tunnel that is up then is the caller's."""
-        # Everybody else who lost this hub turns to its configured address at the same moment.
-        stranded = bool(self._agent.replicas) and not self._agent.connected
-        wait = self._agent.jitter() * QUICK_CAP if stranded else 0.0
+    async def run(self, wait: float = 0.0) -> None:
+        """Until cancelled. The tunnel that is up then is the caller's. `wait`: seconds before the first attempt."""
         while True:
             await self._pause(wait)
             self._rolled.clear()
