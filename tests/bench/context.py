@@ -66,9 +66,12 @@ class Bench:
         """`rate` requests a second. Without vegeta: an error, or a stand-in at a rate of its own when not `exact`."""
         if not self.exact and not is_built("vegeta"):
             return await stand_in(target, path, seconds=seconds)
-        return await vegeta(
+        load = await vegeta(
             self.processes, target, path, rate=rate, seconds=seconds, folder=self.folder, ramp=ramp, name=name
         )
+        if load.trouble:
+            self.say(f"{name:>16}  {load.errors} errors: {load.trouble}")
+        return load
 
     async def wait_answering(self, target: Target, path: str = "/small", body: str = SMALL_BODY) -> None:
         """Return when the target gives the backend's own answer; BenchError when it does not within 20 s."""

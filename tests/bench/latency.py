@@ -11,7 +11,8 @@ from typing import NamedTuple
 class LoadResult:
     """Latencies in milliseconds. `errors` counts failed connections, timeouts and every status that is not 200.
 
-    `seconds` is the time in which the requests were really sent, so `per_second` is the rate that there was.
+    `seconds` is the time in which the requests were really sent, so `per_second` is the rate that there was. `trouble`
+    says what the errors were.
     """
 
     requests: int
@@ -20,6 +21,7 @@ class LoadResult:
     p99_ms: float
     max_ms: float
     errors: int
+    trouble: str = ""
 
     @property
     def per_second(self) -> float:
@@ -45,25 +47,28 @@ class Sample(NamedTuple):
 
 
 def summary(samples: Sequence[Sample], *, ramp: float, rate: float) -> LoadResult | None:
-    """The figures of the samples that left `ramp` seconds after the first one or later; None when there is none.
+    """The figures of what was due `ramp` seconds after the first request or later; None when that is nothing.
 
-    Percentiles are exact (nearest rank): nothing is estimated from buckets.
+    The n-th request is due n/rate seconds after the first one, and waits from then on: a generator that is held up by
+    those before it hides nothing ("coordinated omission"). Percentiles are exact (nearest rank), not from buckets.
     """
-    if not samples:
+    ordered = sorted(samples)
+    if not ordered:
         return None
-    begin = min(sample.sent for sample in samples) + ramp
-    counted = [sample for sample in samples if sample.sent >= begin]
+    first, skipped = ordered[0].sent, int(ramp * rate)
+    counted = ordered[skipped:]
     if not counted:
         return None
-    latencies = sorted(sample.latency for sample in counted)
-    last = max(sample.sent for sample in counted)
+    waits = sorted(
+        one.latency + max(0.0, one.sent - first - number / rate) for number, one in enumerate(counted, start=skipped)
+    )
     return LoadResult(
         requests=len(counted),
-        seconds=last - min(sample.sent for sample in counted) + 1 / rate,
-        p50_ms=_rank(latencies, 0.50) * 1e3,
-        p99_ms=_rank(latencies, 0.99) * 1e3,
-        max_ms=latencies[-1] * 1e3,
-        errors=sum(sample.status != 200 for sample in counted),
+        seconds=counted[-1].sent - counted[0].sent + 1 / rate,
+        p50_ms=_rank(waits, 0.50) * 1e3,
+        p99_ms=_rank(waits, 0.99) * 1e3,
+        max_ms=waits[-1] * 1e3,
+        errors=sum(one.status != 200 for one in counted),
     )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
 from tests.bench.latency import LoadResult, Sample, summary
@@ -17,10 +19,11 @@ from tests.bench.target import Target
 from tests.bench.tools import tool
 
 STAND_IN_RATE = 100
-# A request to a relay that keeps up waits for milliseconds: 20,000/s are 200 in flight. Without a bound, vegeta opens
-# connections by the ten thousand as soon as anything hesitates, and the machine never recovers. At the bound the rate
-# drops, which is reported, so that waiting does not hide there.
-_MOST_IN_FLIGHT = 2000
+# As many connections, opened in the ramp and kept. 20,000/s within 10 ms are 200 on their way; without a bound, vegeta
+# opens thousands as soon as anything hesitates, and every one of them makes recovery harder. Who waits for a connection
+# waits in the latencies (latency.summary).
+_CONNECTIONS = 256
+_MAX_SAID = 3
 # Timestamp, status and latency (ns) are the first three columns; the rest is most of the bytes.
 _COLUMNS = 'exec "$0" encode -to csv "$1" | cut -d, -f1-3'
 
@@ -47,15 +50,20 @@ async def vegeta(
         name,
         [
             *(program, "attack", f"-rate={rate}/1s", f"-duration={ramp + seconds}s", "-timeout=5s"),
-            *(f"-max-workers={_MOST_IN_FLIGHT}", "-max-body=0", f"-targets={targets}", f"-output={results}"),
+            *(f"-workers={_CONNECTIONS}", f"-max-workers={_CONNECTIONS}", f"-connections={_CONNECTIONS}"),
+            *("-max-body=0", f"-targets={targets}", f"-output={results}"),
         ],
         seconds=ramp + seconds + 30,
     )
     listing = await processes.run(name, ["sh", "-c", _COLUMNS, program, str(results)], seconds=120)
-    results.unlink()
     result = summary(await asyncio.to_thread(_samples, listing), ramp=ramp, rate=rate)
     if result is None:
         raise BenchError(f"vegeta sent nothing to {target.url}; see {processes.log_of(name)}")
+    if result.errors:
+        report = json.loads(await processes.run(name, [program, "report", "-type=json", str(results)], seconds=120))
+        trouble = f"statuses {report['status_codes']}; {'; '.join(report['errors'][:_MAX_SAID])}"
+        result = replace(result, trouble=trouble[:500])
+    results.unlink()
     return result
 
 

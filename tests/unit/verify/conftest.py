@@ -67,7 +67,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     from platformctl.verify.checks import identity, paths, streams
 
     monkeypatch.setattr(context, "LIVE_WITHIN", 0.2)
-    monkeypatch.setattr(paths, "TOGETHER_WITHIN", 0.5)
+    monkeypatch.setattr(paths, "TOGETHER_WITHIN", 3.0)
     monkeypatch.setattr(streams, "HELD", 0.3)
     monkeypatch.setattr(identity, "AUDIT_WITHIN", 0.1)
 
