@@ -13,6 +13,7 @@ need ip iproute2
 need nft nftables
 need iptables iptables
 need curl curl
+need wrk wrk
 need openssl openssl
 need chromium chromium
 need chromedriver chromium-driver

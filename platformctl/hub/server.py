@@ -170,6 +170,7 @@ class HubServer:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         await self._settle()
         await self._listen_for_clients()
+        self._settled = True
         log.info("hub replica is up", extra={"replica": self.config.id})
 
     async def _listen_for_tunnels(self) -> None:
@@ -212,7 +213,6 @@ class HubServer:
         end = time.monotonic() + SETTLE_SECONDS
         while self._awaited() and time.monotonic() < end:  # noqa: ASYNC110  # three things change it
             await asyncio.sleep(DRAIN_STEP)
-        self._settled = True
 
     def _awaited(self) -> list[str]:
         """Satellites that another replica holds, and that have not registered here."""

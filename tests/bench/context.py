@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable
@@ -15,7 +16,7 @@ from tests.bench.latency import LoadResult
 from tests.bench.load import probe
 from tests.bench.openloop import stand_in, vegeta
 from tests.bench.processes import BenchError, Processes
-from tests.bench.procfs import CpuReading, read_cpu, read_rss
+from tests.bench.procfs import CpuReading, read_cpu, read_others, read_rss
 from tests.bench.results import Results, Row
 from tests.bench.target import Contender, Target
 from tests.bench.tools import is_built
@@ -94,6 +95,22 @@ class Bench:
 
     def say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
+
+
+class Others:
+    """How much of the machine other people's processes take while something is measured."""
+
+    def __init__(self, contenders: Iterable[Contender]) -> None:
+        self._ours = {os.getpid(), *(pid for one in contenders for pid in (*one.hub_pids, *one.agent_pids))}
+        self._before = read_others(self._ours)
+        self._since = time.monotonic()
+
+    def metrics(self) -> dict[str, float]:
+        """Their share of all CPUs since the beginning, in percent. What started and ended in between is not seen."""
+        after = read_others(self._ours)
+        ticks = sum(used - self._before[pid] for pid, used in after.items() if pid in self._before)
+        capacity = (time.monotonic() - self._since) * os.sysconf("SC_CLK_TCK") * len(os.sched_getaffinity(0))
+        return {"others_percent": 100 * ticks / capacity}
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from tests.bench.target import Target
 from tests.bench.tools import tool
 
 STAND_IN_RATE = 100
-# As many connections, opened in the ramp and kept. 20,000/s within 10 ms are 200 on their way; without a bound, vegeta
-# opens thousands as soon as anything hesitates, and every one of them makes recovery harder. Who waits for a connection
-# waits in the latencies (latency.summary).
+# At most so many connections, opened as they are needed and kept. 20,000/s within 10 ms are 200 on their way; without a
+# bound, vegeta opens thousands as soon as anything hesitates, and each of them makes recovery harder. Who waits for a
+# connection waits in the latencies (latency.summary).
 _CONNECTIONS = 256
 _MAX_SAID = 3
 # Timestamp, status and latency (ns) are the first three columns; the rest is most of the bytes.
@@ -50,7 +50,7 @@ async def vegeta(
         name,
         [
             *(program, "attack", f"-rate={rate}/1s", f"-duration={ramp + seconds}s", "-timeout=5s"),
-            *(f"-workers={_CONNECTIONS}", f"-max-workers={_CONNECTIONS}", f"-connections={_CONNECTIONS}"),
+            *(f"-max-workers={_CONNECTIONS}", f"-connections={_CONNECTIONS}"),
             *("-max-body=0", f"-targets={targets}", f"-output={results}"),
         ],
         seconds=ramp + seconds + 30,

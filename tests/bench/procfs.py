@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,3 +68,25 @@ def cpu_ticks() -> tuple[int, int]:
     """(busy, all) ticks of the whole machine since boot, from /proc/stat; a guest's stolen time is busy."""
     fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     return sum(fields) - fields[3] - fields[4], sum(fields)
+
+
+def read_others(ours: Iterable[int]) -> dict[int, int]:
+    """Ticks that each process has used, with its children that ended; without `ours` and all below them."""
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                parents[int(folder.name)] = int(fields[1])
+                ticks[int(folder.name)] = sum(map(int, fields[11:15]))
+    own = set(ours)
+
+    def is_ours(pid: int) -> bool:
+        while pid > 1:
+            if pid in own:
+                return True
+            pid = parents.get(pid, 0)
+        return False
+
+    return {pid: used for pid, used in ticks.items() if not is_ours(pid)}

@@ -75,6 +75,7 @@ METRICS: Mapping[str, Metric] = {
     "rss_after_mib": Metric("after", 0),
     "hub_rss_mib": Metric("hub RSS MiB", 0),
     "agent_rss_mib": Metric("agent RSS MiB", 0),
+    "others_percent": Metric("others' CPU %", 0),
 }
 
 

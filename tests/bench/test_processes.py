@@ -12,7 +12,7 @@ import pytest
 
 from tests.bench.local_platform import wait_until
 from tests.bench.processes import BenchError, Processes, free_port, require
-from tests.bench.procfs import alive, read_cpu, read_rss
+from tests.bench.procfs import alive, read_cpu, read_others, read_rss
 from tests.bench.sink import content_length
 
 pytestmark = pytest.mark.integration
@@ -89,6 +89,15 @@ async def test_cpu_time_is_counted_for_the_process_that_works(tmp_path: Path) ->
         before_idle = read_cpu([idle.pid])
         await wait_until(lambda: read_cpu([busy.pid]).since(read_cpu([])) >= 0.3e9, seconds=20, what="0.3 s of CPU")
         assert read_cpu([idle.pid]).since(before_idle) < 0.05e9
+
+
+async def test_other_peoples_cpu_is_seen_and_ours_is_not(tmp_path: Path) -> None:
+    spin = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\ntime.sleep(60)"
+    async with Processes(tmp_path) as processes:
+        busy = await processes.start("busy", [sys.executable, "-c", spin])
+        await wait_until(lambda: read_others([]).get(busy.pid, 0) >= 25, seconds=20, what="0.25 s in ticks")
+        assert busy.pid not in read_others([busy.pid])
+        assert busy.pid not in read_others([os.getpid()])  # a child of ours
 
 
 def test_resident_memory_is_in_bytes_and_nothing_for_a_process_that_is_gone() -> None:

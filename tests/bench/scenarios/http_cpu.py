@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.bench.contenders import PEERS
-from tests.bench.context import Bench, Usage, rss_metrics
+from tests.bench.context import Bench, Others, Usage, rss_metrics
 from tests.bench.load import wrk
 from tests.bench.plan import Plan
 from tests.bench.results import Bar, Results, at_most
@@ -25,13 +25,15 @@ async def measure(bench: Bench, plan: Plan) -> None:
     for connections in plan.connections:
         for round_ in range(1, plan.rounds + 1):
             for contender in contenders:
+                others = Others(contenders)
                 metrics = await _one(bench, contender, connections, plan.seconds)
-                bench.add(NAME, f"c={connections}", contender.name, round_, metrics)
+                bench.add(NAME, f"c={connections}", contender.name, round_, metrics | others.metrics())
     for round_ in range(1, plan.rounds + 1):
         for contender in contenders:
             if contender.name in _READERS:
+                others = Others(contenders)
                 metrics = await _one(bench, contender, _VARIED_CONNECTIONS, plan.seconds, varied=True)
-                bench.add(NAME, VARIED, contender.name, round_, metrics)
+                bench.add(NAME, VARIED, contender.name, round_, metrics | others.metrics())
 
 
 async def _one(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench.context import Bench, Usage, rss_metrics
+from tests.bench.context import Bench, Others, Usage, rss_metrics
 from tests.bench.plan import Plan
 from tests.bench.results import Bar, Results, at_least, at_most
 from tests.bench.scenarios.scenario import Scenario
@@ -16,12 +16,12 @@ async def measure(bench: Bench, plan: Plan) -> None:
     for rate in plan.rates:
         for round_ in range(1, plan.rounds + 1):
             for contender in contenders:
-                before = Usage.of(contender)
+                before, others = Usage.of(contender), Others(contenders)
                 load = await bench.open_loop(contender.web, "/small", rate=rate, seconds=plan.seconds, ramp=plan.ramp)
                 # CPU is that of the ramp too, so it is divided by all requests.
                 sent = load.requests * (plan.seconds + plan.ramp) / plan.seconds
                 metrics = load.metrics() | Usage.of(contender).per(sent, before) | rss_metrics(contender)
-                bench.add(NAME, f"{rate:,}/s", contender.name, round_, metrics)
+                bench.add(NAME, f"{rate:,}/s", contender.name, round_, metrics | others.metrics())
 
 
 def bars(results: Results) -> list[Bar]:

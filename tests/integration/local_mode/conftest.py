@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,7 +37,15 @@ class Platform:
     def spawn(self, *args: str, **more: Any) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "platformctl", *args]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
-        return subprocess.Popen(command, cwd=self.folder, env=self.variables, text=True, **pipes)
+        # A shell that starts us in the background lets SIGINT be ignored, and that is inherited.
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.variables,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            **pipes,
+        )
 
     def run(self, *args: str, code: int = 0) -> str:
         """Standard output of a command that must exit with `code`."""
